@@ -1,0 +1,28 @@
+"""FusionGym: the distillation of an infrared-visible fusion network as a Gymnasium environment.
+
+Importing this package registers ``FusionDistill-v0`` and ``FusionDistillFast-v0``; it does not import torch.
+"""
+
+from gymnasium.envs.registration import register, registry
+
+from fusion_gym.version import __version__
+
+__all__ = ["__version__"]
+
+_ENVIRONMENTS: dict[str, dict[str, object]] = {
+    "FusionDistill-v0": {},
+    "FusionDistillFast-v0": {
+        "data": "synthetic-small",
+        "episode_steps": 8,
+        "updates_per_step": 4,
+        "batch_size": 4,
+        "patch_size": 32,
+        "student_width": 8,
+        "probe_pairs": 2,
+        "probe_size": 64,
+    },
+}
+
+for _id, _kwargs in _ENVIRONMENTS.items():
+    if _id not in registry:
+        register(id=_id, entry_point="fusion_gym.env:FusionDistillEnv", kwargs=_kwargs)
