@@ -1,0 +1,1 @@
+"""Networks: the light student and the built-in teacher."""
