@@ -40,11 +40,21 @@ ACTIONS: dict[str, ActionComponent] = {
         ActionComponent("blur", 0.0, 0.2, 1.0, "strength", "Largest blur of both sources."),
         ActionComponent("noise", 0.0, 0.2, 1.0, "strength", "Largest sensor noise of both sources."),
         ActionComponent(
-            "illumination", 0.0, 0.2, 1.0, "strength", "Largest darkening or over-exposure of the visible image."
+            "illumination",
+            0.0,
+            0.2,
+            1.0,
+            "strength",
+            "Largest darkening or over-exposure of the visible image.",
         ),
         ActionComponent("contrast", 0.0, 0.2, 1.0, "strength", "Largest loss of thermal contrast."),
         ActionComponent(
-            "selection", 0.0, 0.5, 4.0, "1/std", "Sharpness with which patches of high present loss are sampled."
+            "selection",
+            0.0,
+            0.5,
+            4.0,
+            "1/std",
+            "Sharpness with which patches of high present loss are sampled.",
         ),
     )
 }
@@ -102,6 +112,9 @@ def encode(settings: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
         if not component.low <= value <= component.high:
             raise ValueError(f"{name}={value} is outside [{component.low:g}, {component.high:g}].")
         end = component.high if value > component.default else component.low
-        action[index] = np.sign(value - component.default) * abs((value - component.default) / (end - component.default)) \
-            if value != component.default else 0.0
+        action[index] = (
+            np.sign(value - component.default) * abs((value - component.default) / (end - component.default))
+            if value != component.default
+            else 0.0
+        )
     return action

@@ -35,7 +35,11 @@ class Stats:
     @property
     def finite(self) -> bool:
         """Whether every figure is finite."""
-        return all(math.isfinite(value) for value in (self.loss_guide, self.loss_self, self.grad_norm))
+        return all(math.isfinite(value) for value in self.as_tuple())
+
+    def as_tuple(self) -> tuple[float, float, float]:
+        """The figures in the order of the constructor."""
+        return self.loss_guide, self.loss_self, self.grad_norm
 
 
 class Distiller:
@@ -98,19 +102,10 @@ class Distiller:
         Returns:
             Means over these updates; not finite where the student diverged, and then no further update is made.
         """
-        guidance = settings["guidance"]
-        strengths = {name: settings[name] for name in HARDENINGS}
         sums = torch.zeros(3)
         for _ in range(updates):
             self._decay()
-            index, images = self.sample(settings["selection"])
-            ir, vi, teacher = images.split(1, dim=1)
-            drawn = draw(ir.shape, self.generator)
-            hard_ir, hard_vi = harden(ir, vi, strengths, drawn)
-            fused, hard_fused = self.student(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi))).chunk(2)
-            guide = guide_loss(fused, teacher, sobel(teacher))
-            own = self_loss(hard_fused, self_targets(ir, vi))
-            losses = guidance * guide + (1 - guidance) * own
+            index, losses, guide, own = self._losses(settings)
             self.optimizer.zero_grad()
             losses.mean().backward()
             norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), GRADIENT_LIMIT)
@@ -120,7 +115,25 @@ class Distiller:
             self.optimizer.step()
             self.patch_losses[index] = losses.detach().cpu()
             self.updates += 1
-        return Stats(*(sums / max(updates, 1)).tolist())
+        return Stats(*(sums / updates).tolist())
+
+    def measure(self, settings: Mapping[str, float]) -> Stats:
+        """The losses of one batch without an update; the gradient norm is given as 1."""
+        with torch.no_grad():
+            _, _, guide, own = self._losses(settings)
+        return Stats(float(guide.mean()), float(own.mean()), 1.0)
+
+    def _losses(self, settings: Mapping[str, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draws a batch; gives its indices and, per sample, the mixed, the guidance and the self-learning loss."""
+        guidance = settings["guidance"]
+        index, images = self.sample(settings["selection"])
+        ir, vi, teacher = images.split(1, dim=1)
+        drawn = draw(ir.shape, self.generator)
+        hard_ir, hard_vi = harden(ir, vi, {name: settings[name] for name in HARDENINGS}, drawn)
+        fused, hard_fused = self.student(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi))).chunk(2)
+        guide = guide_loss(fused, teacher, sobel(teacher))
+        own = self_loss(hard_fused, self_targets(ir, vi))
+        return index, guidance * guide + (1 - guidance) * own, guide, own
 
     def _decay(self) -> None:
         share = min(1.0, self.updates / self.total_updates)

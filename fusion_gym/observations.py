@@ -32,8 +32,8 @@ RATIO_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
 
 OBSERVATIONS: tuple[Feature, ...] = (
     Feature("progress", 0.0, 1.0, "Share of the episode's decisions already taken."),
-    Feature("loss_guide", -1.0, 1.0, "log10 of the smoothed guidance loss to its value at reset, clipped."),
-    Feature("loss_self", -1.0, 1.0, "log10 of the smoothed self-learning loss to its value at reset, clipped."),
+    Feature("loss_guide", -3.0, 2.0, "log10 of the mean guidance loss of the last decision, clipped."),
+    Feature("loss_self", -3.0, 2.0, "log10 of the mean self-learning loss of the last decision, clipped."),
     Feature("trend_guide", -1.0, 1.0, "Change of loss_guide over the last decision, times 4, clipped."),
     Feature("trend_self", -1.0, 1.0, "Change of loss_self over the last decision, times 4, clipped."),
     Feature("grad_norm", -1.0, 1.0, "log10 of the mean gradient norm of the last decision, halved, clipped."),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,10 @@ class Reading:
     ratios: dict[str, float]
     gaps: dict[str, float]
     finite: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name, as a copy."""
+        return asdict(self)
 
 
 class Probe:

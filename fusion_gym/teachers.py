@@ -1,0 +1,185 @@
+"""Teachers: anything that fuses a pair, by name, file, class or folder of results.
+
+A teacher is used once per image: `fused_pairs` gives its outputs for a list of pairs, from a cache where it can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fusion_gym.data import ImagePair, cached_array, fingerprint
+from fusion_gym.images import ImageError, read_gray
+from fusion_gym.models.teacher import Teacher
+
+Fuse = Callable[[Tensor, Tensor], Tensor]
+WEIGHTS = Path(__file__).parent / "models" / "weights"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+class TeacherError(ValueError):
+    """A teacher that cannot be found, loaded or used; the message is one sentence."""
+
+
+def builtin_teacher() -> Teacher:
+    """The teacher whose weights come with the package, in evaluation mode."""
+    net = Teacher()
+    net.load_state_dict(torch.load(WEIGHTS / "teacher.pt", map_location="cpu", weights_only=True))
+    return net.eval().requires_grad_(False)
+
+
+def _poor(ir: Tensor, vi: Tensor) -> Tensor:
+    mean = F.avg_pool2d(F.pad((ir + vi) / 2, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    return 0.5 + 0.6 * (mean - 0.5)
+
+
+RULES: dict[str, Fuse] = {
+    "rule:mean": lambda ir, vi: (ir + vi) / 2,
+    "rule:max": torch.maximum,
+    "rule:poor": _poor,  # blurred and flat: a teacher that should not be followed
+}
+
+
+def _torchscript(path: Path) -> Fuse:
+    try:
+        net = torch.jit.load(str(path), map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        raise TeacherError(f"{path} is not a TorchScript file; save the teacher with torch.jit.save.") from error
+    return lambda ir, vi: net(ir, vi)
+
+
+def _onnx(path: Path) -> Fuse:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise TeacherError("An ONNX teacher needs ONNX Runtime: pip install 'fusion-gym[deploy]'.") from error
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a class of its own for each kind of damage
+        raise TeacherError(f"{path} is not an ONNX model that ONNX Runtime can load.") from error
+    names = [entry.name for entry in session.get_inputs()]
+    if len(names) != 2:
+        raise TeacherError(f"{path} has {len(names)} inputs; a teacher takes two: infrared, visible luminance.")
+
+    def fuse(ir: Tensor, vi: Tensor) -> Tensor:
+        feed = {names[0]: ir.numpy(), names[1]: vi.numpy()}
+        return torch.from_numpy(np.asarray(session.run(None, feed)[0]))
+
+    return fuse
+
+
+def _python_class(spec: str) -> Fuse:
+    module, _, name = spec.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise TeacherError(f"No teacher {spec!r}: {error}. Give module:Class, importable from here.") from error
+    return made
+
+
+def load_teacher(spec: str) -> Fuse:
+    """Loads a teacher that computes.
+
+    Args:
+        spec: ``builtin``, ``rule:mean``, ``rule:max``, ``rule:poor``, a TorchScript file (.pt, .pth, .ts), an ONNX
+            file (.onnx), or ``module:Class``, called without arguments.
+
+    Returns:
+        A callable that takes infrared and visible luminance, (N, 1, H, W) in [0, 1], and gives the same shape.
+
+    Raises:
+        TeacherError: If there is no such teacher or it cannot be loaded.
+    """
+    if spec == "builtin":
+        return builtin_teacher()
+    if spec in RULES:
+        return RULES[spec]
+    path = Path(spec)
+    if path.suffix in (".pt", ".pth", ".ts", ".onnx"):
+        if not path.is_file():
+            raise TeacherError(f"The teacher file {spec} does not exist.")
+        return _onnx(path) if path.suffix == ".onnx" else _torchscript(path)
+    if ":" in spec and not spec.startswith("rule:"):
+        return _python_class(spec)
+    names = ", ".join(("builtin", *RULES))
+    raise TeacherError(
+        f"No teacher {spec!r}; give one of {names}, a .pt or .onnx file, module:Class, or a folder of fused images."
+    )
+
+
+def _from_folder(folder: Path, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
+    outputs = []
+    for pair in pairs:
+        stem = Path(pair.name).stem
+        files = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            raise TeacherError(f"{folder} has no fused image for {pair.name}; give one of the same name for each.")
+        image = read_gray(found)
+        if image.shape != pair.ir.shape:
+            raise ImageError(f"{found} is {image.shape[::-1]}, its sources are {pair.ir.shape[::-1]} pixels.")
+        outputs.append(image)
+    return outputs
+
+
+def _identity(spec: str) -> str:
+    """A key that changes whenever the teacher does, or '' where that cannot be known."""
+    path = WEIGHTS / "teacher.pt" if spec == "builtin" else Path(spec)
+    if spec in RULES:
+        return spec
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
+
+
+@torch.no_grad()
+def fuse_pair(fuse: Fuse, pair: ImagePair) -> np.ndarray:
+    """Fuses one pair of 8-bit images: uint8 (H, W).
+
+    Raises:
+        TeacherError: If the result has another size or is not finite.
+    """
+    ir, vi = (torch.from_numpy(np.array(image))[None, None].float() / 255 for image in (pair.ir, pair.vi))
+    fused = fuse(ir, vi)
+    if fused.shape != ir.shape:
+        raise TeacherError(f"The network gives {tuple(fused.shape)} for a pair of shape {tuple(ir.shape)}.")
+    if not torch.isfinite(fused).all():
+        raise TeacherError(f"The network gives values that are not finite for {pair.name}.")
+    return (fused[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def fused_pairs(spec: str, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
+    """A teacher's outputs for pairs, computed once and cached on disk.
+
+    Args:
+        spec: What `load_teacher` takes, or a folder of fused images named as the pairs are.
+        pairs: The pairs.
+
+    Returns:
+        uint8 (H, W) for each pair.
+
+    Raises:
+        TeacherError: If the teacher cannot be loaded or used.
+    """
+    if Path(spec).is_dir():
+        return _from_folder(Path(spec), pairs)
+
+    def compute() -> np.ndarray:
+        fuse = load_teacher(spec)
+        return np.concatenate([fuse_pair(fuse, pair).ravel() for pair in pairs])
+
+    identity = _identity(spec)
+    if identity:
+        key = hashlib.sha256(f"{identity}/{fingerprint(pairs)}".encode()).hexdigest()[:32]
+        flat = cached_array(f"teacher-{key}", compute)
+    else:
+        flat = compute()
+    ends = np.cumsum([pair.ir.size for pair in pairs])
+    return [part.reshape(pair.ir.shape) for part, pair in zip(np.split(flat, ends[:-1]), pairs, strict=True)]
