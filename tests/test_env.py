@@ -1,0 +1,203 @@
+import copy
+import pickle
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import fusion_gym  # noqa: F401  (registers the ids)
+from fusion_gym.observations import OBSERVATIONS
+
+FAST = "FusionDistillFast-v0"
+
+
+def rollout(env, actions, seed=None):
+    trace = [env.reset(seed=seed)]
+    for action in actions:
+        trace.append(env.step(action))
+        if trace[-1][2]:
+            break
+    return trace
+
+
+def same(a, b):
+    return len(a) == len(b) and all(
+        np.array_equal(x[0], y[0]) and x[1:] == y[1:] for x, y in zip(a, b, strict=True)
+    )
+
+
+def some_actions(env, count=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (count, *env.action_space.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("env_id", [FAST, "FusionDistill-v0"])
+def test_gymnasium_checker_has_nothing_to_say(env_id):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(env_id, render_mode="rgb_array").unwrapped)
+
+
+@pytest.mark.parametrize("env_id", [FAST, "FusionDistill-v0"])
+def test_sb3_checker_has_nothing_to_say(env_id):
+    from stable_baselines3.common.env_checker import check_env as check_sb3
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_sb3(gym.make(env_id).unwrapped)
+
+
+def test_same_seed_same_trajectory_also_interleaved():
+    a, b = gym.make(FAST), gym.make(FAST)
+    actions = some_actions(a)
+    alone = rollout(a, actions, seed=3)
+    first, second = [a.reset(seed=3)], [b.reset(seed=3)]
+    for action in actions:
+        first.append(a.step(action))
+        second.append(b.step(action))
+    assert same(first, alone)
+    assert same(first, second)
+
+
+def test_other_seed_other_trajectory():
+    env = gym.make(FAST)
+    actions = some_actions(env)
+    assert not same(rollout(env, actions, seed=1), rollout(env, actions, seed=2))
+
+
+def test_global_random_state_is_untouched():
+    env = gym.make(FAST)
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()
+    rollout(env, some_actions(env), seed=0)
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    assert np.array_equal(numpy_state[1], np.random.get_state()[1])
+
+
+def test_return_telescopes_and_observation_stays_inside():
+    env = gym.make(FAST)
+    trace = rollout(env, some_actions(env), seed=5)
+    gain = trace[-1][4]["score"] - trace[0][1]["score"]
+    assert sum(step[1] for step in trace[1:]) == pytest.approx(gain, abs=1e-9)
+    assert all(env.observation_space.contains(step[0]) for step in trace)
+    assert trace[-1][2] is True
+    assert trace[-1][3] is False
+
+
+def test_info_is_flat_and_keeps_its_keys_and_types():
+    env = gym.make(FAST)
+    trace = rollout(env, some_actions(env), seed=5)
+    first = trace[0][1]
+    for *_, info in trace[1:]:
+        assert {key: type(value) for key, value in info.items()} == {key: type(value) for key, value in first.items()}
+
+
+@pytest.mark.parametrize("how", ["fork", "deepcopy", "pickle", "save_state"])
+def test_copies_in_mid_episode_continue_alike(how):
+    env = gym.make(FAST).unwrapped
+    actions = some_actions(env)
+    rollout(env, actions[:3], seed=7)
+    if how == "fork":
+        other = env.fork()
+    elif how == "deepcopy":
+        other = copy.deepcopy(env)
+    elif how == "pickle":
+        other = pickle.loads(pickle.dumps(env))
+    else:
+        other = gym.make(FAST).unwrapped
+        other.load_state(env.save_state())
+    mine = [env.step(action) for action in actions[3:]]
+    theirs = [other.step(action) for action in actions[3:]]
+    assert same(mine, theirs)
+    assert same(rollout(env, actions[:2]), rollout(other, actions[:2]))  # the generator of later episodes too
+
+
+def test_saved_state_needs_no_pickled_code(tmp_path):
+    env = gym.make(FAST).unwrapped
+    rollout(env, some_actions(env)[:2], seed=0)
+    torch.save(env.save_state(), tmp_path / "state.pt")
+    torch.load(tmp_path / "state.pt", weights_only=True)
+
+
+def test_diverged_student_ends_its_episode_with_the_documented_reward():
+    env = gym.make(FAST).unwrapped
+    trace = rollout(env, some_actions(env)[:2], seed=0)
+    earned = sum(step[1] for step in trace[1:])
+    with torch.no_grad():
+        env.distiller.student.head.weight.fill_(float("nan"))
+    observation, reward, terminated, truncated, info = env.step(np.zeros(env.action_space.shape, np.float32))
+    assert (terminated, truncated) == (True, False)
+    assert reward == pytest.approx(-earned - 1)
+    assert info["diverged"] == 1
+    assert env.observation_space.contains(observation)
+
+
+def test_step_outside_an_episode_is_refused():
+    env = gym.make(FAST).unwrapped
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(env.action_space.shape, np.float32))
+
+
+@pytest.mark.parametrize("action", [np.full(6, np.nan, np.float32), np.zeros(5, np.float32)])
+def test_bad_action_is_refused(action):
+    env = gym.make(FAST).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="action"):
+        env.step(action)
+
+
+def test_a_subset_of_actions_leaves_the_others_fixed():
+    env = gym.make(FAST, actions=("guidance",), fixed={"noise": 0.75})
+    env.reset(seed=0)
+    info = env.step(np.array([1.0], np.float32))[4]
+    assert info["action/guidance"] == 1.0
+    assert info["action/noise"] == 0.75
+    assert env.observation_space.shape == (len(OBSERVATIONS),)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"learning_rate": float("nan")},
+        {"actions": ("guidence",)},
+        {"fixed": {"noise": 2.0}},
+        {"episode_steps": 0},
+        {"teacher": "nobody"},
+        {"data": "/does/not/exist"},
+    ],
+)
+def test_bad_arguments_are_refused_in_one_sentence(kwargs):
+    with pytest.raises(ValueError) as caught:
+        gym.make(FAST, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_frame_has_a_constant_shape():
+    env = gym.make(FAST, render_mode="rgb_array")
+    env.reset(seed=0)
+    first = env.render()
+    env.step(env.action_space.sample())
+    assert env.render().shape == first.shape
+    assert first.dtype == np.uint8
+
+
+def test_works_in_a_spawned_process():
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    envs = make_vec_env(f"fusion_gym:{FAST}", n_envs=2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"})
+    try:
+        assert envs.reset().shape == (2, len(OBSERVATIONS))
+        envs.step(np.zeros((2, 6), np.float32))
+    finally:
+        envs.close()
+
+
+def test_importing_the_package_does_not_import_torch():
+    import subprocess
+    import sys
+
+    code = "import fusion_gym, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
