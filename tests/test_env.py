@@ -24,9 +24,7 @@ def rollout(env, actions, seed=None):
 
 
 def same(a, b):
-    return len(a) == len(b) and all(
-        np.array_equal(x[0], y[0]) and x[1:] == y[1:] for x, y in zip(a, b, strict=True)
-    )
+    return len(a) == len(b) and all(np.array_equal(x[0], y[0]) and x[1:] == y[1:] for x, y in zip(a, b, strict=True))
 
 
 def some_actions(env, count=8, seed=0):
@@ -187,7 +185,9 @@ def test_works_in_a_spawned_process():
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
-    envs = make_vec_env(f"fusion_gym:{FAST}", n_envs=2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"})
+    envs = make_vec_env(
+        f"fusion_gym:{FAST}", n_envs=2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"}
+    )
     try:
         assert envs.reset().shape == (2, len(OBSERVATIONS))
         envs.step(np.zeros((2, 6), np.float32))

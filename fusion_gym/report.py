@@ -1,0 +1,82 @@
+"""Judging fusion functions on test pairs: a table of metrics by method and a contact sheet in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion_gym.data import ImagePair
+from fusion_gym.images import restore_colour
+from fusion_gym.metrics import Sources, evaluate
+
+TABLE = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
+Outputs = Mapping[str, Sequence[np.ndarray]]  # method → uint8 (H, W) for each pair
+Track = Callable[[Iterable[int]], Iterable[int]]
+
+
+def _batch(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(image))[None, None].float() / 255
+
+
+def score_outputs(
+    outputs: Outputs, pairs: Sequence[ImagePair], convention: str = "cddfuse", track: Track = iter
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores the 8-bit results of several methods on the same pairs.
+
+    Args:
+        outputs: Fused images by method.
+        pairs: The pairs that they were fused from.
+        convention: As in `fusion_gym.metrics.evaluate`.
+        track: Wraps the loop over pairs, for a progress bar.
+
+    Returns:
+        Metric values by method and pair name.
+    """
+    table: dict[str, dict[str, dict[str, float]]] = {method: {} for method in outputs}
+    with torch.no_grad():
+        for index in track(range(len(pairs))):
+            pair = pairs[index]
+            sources = Sources(_batch(pair.ir), _batch(pair.vi))
+            for method, images in outputs.items():
+                values = evaluate(_batch(images[index]), sources, TABLE, convention=convention)
+                table[method][pair.name] = {name: float(value) for name, value in values.items()}
+    return table
+
+
+def means(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Mean over the pairs of what `score_outputs` gave, by method and metric."""
+    return {
+        method: {name: float(np.mean([row[name] for row in rows.values()])) for name in TABLE}
+        for method, rows in table.items()
+    }
+
+
+def floors(pairs: Sequence[ImagePair]) -> dict[str, list[np.ndarray]]:
+    """What every method has to beat: mean (halves round up) and maximum of the sources, uint8."""
+    return {
+        "mean": [((p.ir.astype(np.uint16) + p.vi + 1) // 2).astype(np.uint8) for p in pairs],
+        "max": [np.maximum(p.ir, p.vi) for p in pairs],
+    }
+
+
+def sheet_rows(outputs: Outputs, pairs: Sequence[ImagePair], count: int = 6) -> list[dict[str, np.ndarray]]:
+    """Rows of a contact sheet: sources and methods for some pairs, spread evenly, RGB where the visible has colour."""
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
+    rows = []
+    for index in chosen:
+        pair = pairs[index]
+        colour = pair.colour()
+        row: dict[str, np.ndarray] = {"infrared": pair.ir, "visible": _rgb(colour)}
+        for method, images in outputs.items():
+            fused = images[index]
+            row[method] = _rgb(restore_colour(fused, colour)) if colour.ndim == 3 else fused
+        rows.append(row)
+    return rows
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
