@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +60,7 @@ class Distiller:
 
     def __init__(
         self,
-        bank: Tensor,
+        bank: np.ndarray,
         student: Student,
         learning_rate: float,
         batch_size: int,
@@ -87,7 +88,7 @@ class Distiller:
             index = torch.multinomial(weights, self.batch_size, replacement=True, generator=self.generator)
         else:
             index = torch.randint(len(self.bank), (self.batch_size,), generator=self.generator)
-        images = self.bank[index]
+        images = torch.from_numpy(self.bank[index.numpy()])
         mirror = torch.rand(self.batch_size, generator=self.generator) < 0.5
         images = torch.where(mirror.view(-1, 1, 1, 1), images.flip(3), images)
         return index, images.to(self._device, torch.float32) / 255

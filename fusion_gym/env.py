@@ -193,7 +193,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         student = Student(self.instance["student_width"], generator=generator).to(self.device)
         bank = self.task.bank
         if self.patches is not None and self.patches < len(bank):
-            bank = bank[torch.randperm(len(bank), generator=generator)[: self.patches]]
+            bank = bank[torch.randperm(len(bank), generator=generator)[: self.patches].numpy()]
         self._distiller = Distiller(
             bank,
             student,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusion_gym.data import cached_array, center_crops, fingerprint, load_splits, patch_bank
+from fusion_gym.data import ImagePair, cached_array, load_splits, patch_bank, probe_crops
 from fusion_gym.probe import Probe
 from fusion_gym.teachers import fused_pairs
 
@@ -26,7 +27,7 @@ class Task:
     """
 
     spec: tuple[Any, ...]
-    bank: torch.Tensor
+    bank: np.ndarray
     probe: Probe
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
@@ -54,12 +55,17 @@ def load_task(data: str, teacher: str, patch_size: int, probe_pairs: int, probe_
         ValueError: If the data or the teacher cannot be used; the message is one sentence.
     """
     splits = load_splits(data)
-    outputs = fused_pairs(teacher, splits.train)
-    stacks = [np.stack((p.ir, p.vi, t)) for p, t in zip(splits.train, outputs, strict=True)]
-    digest = torch_digest(stacks)
-    bank = cached_array(f"bank-{digest}-{patch_size}", lambda: patch_bank(stacks, patch_size))
-    probe_outputs = fused_pairs(teacher, splits.val)
-    crops = crops_with_teacher(splits.val, probe_outputs, probe_size, probe_pairs)
-    ir, vi, fused = (torch.from_numpy(crops[:, i : i + 1]).to(device, torch.float32) / 255 for i in range(3))
+    train, validation = (_stacks(pairs, teacher) for pairs in (splits.train, splits.val))
+    key = hashlib.sha256()
+    for stack in train:
+        key.update(stack.tobytes())
+    bank = cached_array(f"bank-{key.hexdigest()[:32]}-{patch_size}", lambda: patch_bank(train, patch_size))
+    crops = torch.from_numpy(probe_crops(validation, probe_size, probe_pairs)).to(device, torch.float32) / 255
     spec = (data, teacher, patch_size, probe_pairs, probe_size, device)
-    return Task(spec, torch.from_numpy(bank), Probe(ir, vi, fused))
+    return Task(spec, bank, Probe(*crops.split(1, dim=1)))
+
+
+def _stacks(pairs: Sequence[ImagePair], teacher: str) -> list[np.ndarray]:
+    """Infrared, visible and the teacher's output of each pair, uint8 (3, H, W)."""
+    outputs = fused_pairs(teacher, pairs)
+    return [np.stack((pair.ir, pair.vi, output)) for pair, output in zip(pairs, outputs, strict=True)]

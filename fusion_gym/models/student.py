@@ -15,24 +15,12 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def blend(ir: Tensor, vi: Tensor, mix: Tensor, detail: Tensor) -> Tensor:
-    """The fused image: a per-pixel mixture of the sources plus a correction, clipped to [0, 1].
-
-    Args:
-        ir: Infrared, (N, 1, H, W) in [0, 1].
-        vi: Visible luminance, same shape and range.
-        mix: Logit of the infrared's weight, same shape.
-        detail: Correction that is added, same shape.
-    """
-    return (vi + torch.sigmoid(mix) * (ir - vi) + detail).clamp(0.0, 1.0)
-
-
 class Student(nn.Module):
     """A fusion network that is cheap per pixel on a CPU.
 
     Both sources are folded from space to depth by four, so that every convolution runs on a sixteenth of
-    the pixels; the last one is unfolded into two maps of full resolution, the weight of the infrared and a
-    correction (see `blend`). Fine detail thus comes from the sources themselves.
+    the pixels; the last one is unfolded into three maps of full resolution: a gain for each source and an offset.
+    Fine detail thus comes from the sources themselves.
 
     Args:
         width: Number of channels.
@@ -53,23 +41,24 @@ class Student(nn.Module):
         folded = 2 * STRIDE**2
         self.stem = nn.utils.skip_init(nn.Conv2d, folded, width, 3, padding=1)
         self.body = nn.ModuleList(nn.utils.skip_init(nn.Conv2d, width, width, 3, padding=1) for _ in range(depth))
-        self.head = nn.utils.skip_init(nn.Conv2d, width, folded, 3, padding=1)
+        self.head = nn.utils.skip_init(nn.Conv2d, width, 3 * STRIDE**2, 3, padding=1)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws new weights: He's normal distribution inside, a head near zero, so that it starts as a mean."""
         for conv in (self.stem, *self.body):
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=generator)
+            nn.init.kaiming_normal_(conv.weight, a=0.01, generator=generator)
             nn.init.zeros_(conv.bias)
-        nn.init.normal_(self.head.weight, std=0.01, generator=generator)
+        nn.init.normal_(self.head.weight, std=0.001, generator=generator)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
         sources = pad_to_multiple(torch.cat((ir, vi), dim=1), STRIDE)
-        x = F.relu(self.stem(F.pixel_unshuffle(sources, STRIDE)))
+        x = F.leaky_relu(self.stem(F.pixel_unshuffle(sources, STRIDE)))
         for conv in self.body:
-            x = x + F.relu(conv(x))
+            x = x + F.leaky_relu(conv(x))
         maps = F.pixel_shuffle(self.head(x), STRIDE)[..., :height, :width]
-        return blend(ir, vi, maps[:, :1], maps[:, 1:])
+        gain_ir, gain_vi, offset = maps.split(1, dim=1)
+        return ((0.5 + gain_ir) * ir + (0.5 + gain_vi) * vi + offset).clamp(0.0, 1.0)

@@ -6,7 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion_gym.models.student import blend, pad_to_multiple
+from fusion_gym.models.student import pad_to_multiple
+
+
+def blend(ir: Tensor, vi: Tensor, mix: Tensor, detail: Tensor) -> Tensor:
+    """The fused image: a per-pixel mixture of the sources plus a correction, clipped to [0, 1].
+
+    Args:
+        ir: Infrared, (N, 1, H, W) in [0, 1].
+        vi: Visible luminance, same shape and range.
+        mix: Logit of the infrared's weight, same shape.
+        detail: Correction that is added, same shape.
+    """
+    return (vi + torch.sigmoid(mix) * (ir - vi) + detail).clamp(0.0, 1.0)
 
 
 class _Block(nn.Module):
@@ -23,7 +35,7 @@ class _Block(nn.Module):
 
 
 class Teacher(nn.Module):
-    """A U-Net of four resolutions that predicts the two maps of `fusion_gym.models.student.blend`.
+    """A U-Net of four resolutions that predicts the two maps of `blend`.
 
     Args:
         widths: Channels at full, half, quarter and eighth resolution.
