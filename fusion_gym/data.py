@@ -215,7 +215,12 @@ def synthetic_pairs(count: int, side: int, seed: int) -> list[ImagePair]:
     """Procedural pairs, square, from the cache where they have been generated before."""
     stack = cached_array(f"synthetic-v1-{count}-{side}-{seed}", lambda: generate_scenes(count, side, seed))
     return [
-        ImagePair(f"scene_{seed}_{index:03d}.png", scene[..., 0], luminance(np.ascontiguousarray(scene[..., 1:])), scene[..., 1:])
+        ImagePair(
+            f"scene_{seed}_{index:03d}.png",
+            scene[..., 0],
+            luminance(np.ascontiguousarray(scene[..., 1:])),
+            scene[..., 1:],
+        )
         for index, scene in enumerate(np.array(stack))
     ]
 

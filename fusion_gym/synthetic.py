@@ -49,14 +49,18 @@ class _Canvas:
         self.colour = np.zeros((height, width, 3), np.float32)
         self.heat = np.zeros((height, width), np.float32)
         self.light = np.zeros((height, width), np.float32)  # lamps and their halos
-        self.textures = [fractal(rng, height, width, cells, rough) for cells, rough in ((4, 0.55), (16, 0.75), (48, 0.9))]
+        self.textures = [
+            fractal(rng, height, width, cells, rough) for cells, rough in ((4, 0.55), (16, 0.75), (48, 0.9))
+        ]
 
     def texture(self, kind: int) -> np.ndarray:
-        """One of the prepared textures (smooth, rough, fine), shifted at random."""
-        shift = self.rng.integers(0, (self.height, self.width))
-        return np.roll(self.textures[kind], tuple(int(s) for s in shift), (0, 1))
+        """One of the prepared textures (smooth, rough, fine), mirrored or inverted at random."""
+        row, column = (1 if self.rng.random() < 0.5 else -1 for _ in range(2))
+        return self.textures[kind][::row, ::column] * (1 if self.rng.random() < 0.5 else -1)
 
-    def paint(self, mask: np.ndarray, colour: np.ndarray, grain: float, heat: float, heat_grain: float, kind: int) -> None:
+    def paint(
+        self, mask: np.ndarray, colour: np.ndarray, grain: float, heat: float, heat_grain: float, kind: int
+    ) -> None:
         """Lays a material where the mask is: its colour and temperature, each with a texture of its own strength."""
         y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(y):
@@ -95,7 +99,7 @@ def _background(c: _Canvas, horizon: float, heat: float) -> None:
     c.heat[:] = rng.uniform(0.02, 0.12) + 0.08 * rows + 0.015 * c.texture(0)
     ground = c.mask()
     ground[round(horizon) :] = 255
-    c.paint(ground, _gray(rng, 0.25, 0.5, 0.12), 0.16, heat, 0.03, 1)
+    c.paint(ground, _gray(rng, 0.25, 0.5, 0.05) * np.array([0.85, 1.02, 0.98], np.float32), 0.16, heat, 0.03, 1)
     vanish = rng.uniform(0.3, 0.7) * c.width
     left, right = rng.uniform(-0.6, 0.2) * c.width, rng.uniform(0.8, 1.6) * c.width
     road = [(vanish - 0.02 * c.width, horizon), (vanish + 0.02 * c.width, horizon), (right, c.height), (left, c.height)]
@@ -107,11 +111,18 @@ def _background(c: _Canvas, horizon: float, heat: float) -> None:
             span = [horizon + (c.height - horizon) * s**1.6 for s in (start, start + 0.09)]
             x = [vanish + (foot - vanish) * (y - horizon) / (c.height - horizon) for y in span]
             half = [0.006 * c.width * (y - horizon) / (c.height - horizon) + 0.5 for y in span]
-            quad = [(x[0] - half[0], span[0]), (x[0] + half[0], span[0]), (x[1] + half[1], span[1]), (x[1] - half[1], span[1])]
+            quad = [
+                (x[0] - half[0], span[0]),
+                (x[0] + half[0], span[0]),
+                (x[1] + half[1], span[1]),
+                (x[1] - half[1], span[1]),
+            ]
             c.paint(c.polygon(quad), _gray(rng, 0.75, 0.95), 0.05, heat + 0.06, 0.01, 2)
     for _ in range(int(rng.integers(0, 3))):  # shadows of clouds and trees: dark in both, much less in the heat
         y = rng.uniform(horizon, c.height)
-        shade = cv2.blur(c.ellipse(rng.uniform(0, c.width), y, rng.uniform(0.1, 0.4) * c.width, 0.05 * c.height), (15, 15))
+        shade = cv2.blur(
+            c.ellipse(rng.uniform(0, c.width), y, rng.uniform(0.1, 0.4) * c.width, 0.05 * c.height), (15, 15)
+        )
         c.colour *= 1 - 0.45 * (shade / 255.0)[..., None].astype(np.float32)
         c.heat -= 0.03 * (shade / 255.0).astype(np.float32)
 
@@ -124,7 +135,11 @@ def _building(c: _Canvas, horizon: float, heat: float) -> None:
     top = foot - tall
     c.paint(
         c.polygon([(x, top), (x + width, top + slant), (x + width, foot), (x, foot)]),
-        _gray(rng, 0.3, 0.85, 0.1), 0.06, heat + rng.uniform(-0.08, 0.15), 0.02, int(rng.integers(3)),
+        _gray(rng, 0.3, 0.85, 0.1),
+        0.06,
+        heat + rng.uniform(-0.08, 0.15),
+        0.02,
+        int(rng.integers(3)),
     )
     lit = rng.random() < 0.5
     columns, floors = int(rng.integers(2, 8)), int(rng.integers(2, 7))
@@ -133,7 +148,10 @@ def _building(c: _Canvas, horizon: float, heat: float) -> None:
     for column in range(columns):
         for floor in range(floors):
             if rng.random() < 0.85:
-                left, high = x + width * (column + 0.25) / columns, top + abs(slant) + (tall * 0.95) * (floor + 0.25) / floors
+                left, high = (
+                    x + width * (column + 0.25) / columns,
+                    top + abs(slant) + (tall * 0.95) * (floor + 0.25) / floors,
+                )
                 corner = round(left + 0.5 * width / columns), round(min(high + 0.45 * tall / floors, foot))
                 cv2.rectangle(panes, (round(left), round(high)), corner, 255, -1)
                 if lit and rng.random() < 0.25:
@@ -146,8 +164,14 @@ def _tree(c: _Canvas, horizon: float, heat: float) -> None:
     size = rng.uniform(0.1, 0.35) * c.height
     x, foot = rng.uniform(0, c.width), horizon + rng.uniform(0, 0.15) * c.height
     trunk = 0.05 * size
-    c.paint(c.polygon([(x - trunk, foot - size), (x + trunk, foot - size), (x + trunk, foot), (x - trunk, foot)]),
-            _gray(rng, 0.1, 0.3), 0.2, heat + 0.05, 0.03, 2)
+    c.paint(
+        c.polygon([(x - trunk, foot - size), (x + trunk, foot - size), (x + trunk, foot), (x - trunk, foot)]),
+        _gray(rng, 0.1, 0.3),
+        0.2,
+        heat + 0.05,
+        0.03,
+        2,
+    )
     crown = c.ellipse(x, foot - 1.3 * size, rng.uniform(0.4, 0.8) * size, rng.uniform(0.5, 0.8) * size)
     soft = cv2.blur(crown, (2 * int(0.18 * size) + 1,) * 2).astype(np.float32) / 255
     leaves = np.clip((soft - 0.5 + 0.28 * c.texture(1) + 0.16 * c.texture(2)) * 6, 0, 1) * (soft > 0.02)
@@ -169,8 +193,14 @@ def _vehicle(c: _Canvas, horizon: float, heat: float) -> None:
     c.paint(c.polygon([(x + a * w, foot + b * h) for a, b in window]), _gray(rng, 0.03, 0.2), 0.3, heat - 0.12, 0.02, 0)
     hot = rng.random() < 0.75
     for side in (-0.3, 0.3):
-        c.paint(c.ellipse(x + side * w, foot - 0.1 * h, 0.085 * w, 0.085 * w), _gray(rng, 0.02, 0.08), 0.1,
-                heat + (0.35 if hot else 0.05), 0.03, 2)
+        c.paint(
+            c.ellipse(x + side * w, foot - 0.1 * h, 0.085 * w, 0.085 * w),
+            _gray(rng, 0.02, 0.08),
+            0.1,
+            heat + (0.35 if hot else 0.05),
+            0.03,
+            2,
+        )
     if hot:
         front = 1 if rng.random() < 0.5 else -1
         c.paint(c.ellipse(x + front * 0.4 * w, foot - 0.4 * h, 0.1 * w, 0.16 * h), paint, 0.06, heat + 0.5, 0.02, 0)
@@ -190,11 +220,19 @@ def _person(c: _Canvas, horizon: float, heat: float) -> None:
         row, column = int(np.clip(foot - h / 2, 0, c.height - 1)), int(np.clip(x, 0, c.width - 1))
         cloth = np.clip(c.colour[row, column], 0.02, 1)
     for side in (-1, 1):
-        leg = [(x - 0.045 * h, foot - 0.5 * h), (x + 0.045 * h, foot - 0.5 * h), (x + side * stride + 0.03 * h, foot),
-               (x + side * stride - 0.03 * h, foot)]
+        leg = [
+            (x - 0.045 * h, foot - 0.5 * h),
+            (x + 0.045 * h, foot - 0.5 * h),
+            (x + side * stride + 0.03 * h, foot),
+            (x + side * stride - 0.03 * h, foot),
+        ]
         c.paint(c.polygon(leg), legs, 0.1, warm - 0.1, 0.03, 1)
-        arm = [(x + side * 0.08 * h, foot - 0.8 * h), (x + side * 0.12 * h, foot - 0.78 * h),
-               (x + side * 0.14 * h, foot - 0.45 * h), (x + side * 0.1 * h, foot - 0.45 * h)]
+        arm = [
+            (x + side * 0.08 * h, foot - 0.8 * h),
+            (x + side * 0.12 * h, foot - 0.78 * h),
+            (x + side * 0.14 * h, foot - 0.45 * h),
+            (x + side * 0.1 * h, foot - 0.45 * h),
+        ]
         c.paint(c.polygon(arm), cloth, 0.1, warm - 0.05, 0.03, 1)
     c.paint(c.ellipse(x, foot - 0.65 * h, 0.1 * h, 0.2 * h), cloth, 0.12, warm, 0.05, 1)
     c.paint(c.ellipse(x, foot - 0.91 * h, 0.055 * h, 0.07 * h), _gray(rng, 0.35, 0.65, 0.1), 0.05, warm + 0.12, 0.02, 0)
@@ -221,8 +259,16 @@ def _small_things(c: _Canvas, horizon: float, heat: float) -> None:
         board = c.polygon([(x - w, foot - h - w), (x + w, foot - h - w), (x + w, foot - h), (x - w, foot - h)])
         c.paint(board, _gray(rng, 0.5, 0.95, 0.3), 0.03, heat - 0.05, 0.01, 0)
         text = "".join(chr(int(code)) for code in rng.integers(65, 91, 3))
-        letters = cv2.putText(c.mask(), text, (round(x - 0.85 * w), round(foot - h - 0.3 * w)), cv2.FONT_HERSHEY_SIMPLEX,
-                              max(0.2, w / 40), 255, 2, cv2.LINE_AA)
+        letters = cv2.putText(
+            c.mask(),
+            text,
+            (round(x - 0.85 * w), round(foot - h - 0.3 * w)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            max(0.2, w / 40),
+            255,
+            2,
+            cv2.LINE_AA,
+        )
         c.paint(letters, _gray(rng, 0.02, 0.1), 0, heat - 0.05, 0.01, 0)
 
 
@@ -243,14 +289,18 @@ def _weather(c: _Canvas, kind: str, horizon: float) -> None:
                 cv2.circle(c.light, at, round(rng.uniform(0.015, 0.04) * c.width), rng.uniform(2, 6), -1)
         glow = c.light + 1.2 * _halo(c.light, 0.02 * c.width) + 2.5 * _halo(c.light, 0.08 * c.width)
         tint = np.array([0.75, 0.92, 1.0], np.float32)
-        c.colour = c.colour * (1 + 8 * np.minimum(_halo(c.light, 0.1 * c.width), 0.5)[..., None]) + glow[..., None] * tint
+        c.colour = (
+            c.colour * (1 + 8 * np.minimum(_halo(c.light, 0.1 * c.width), 0.5)[..., None]) + glow[..., None] * tint
+        )
     elif kind == "fog":
         near = np.clip((rows - horizon) / (c.height - horizon), 0, 1)
         through = np.exp(-rng.uniform(1.0, 3.0) * (1 - 0.85 * near) * np.clip(1 + 0.2 * c.texture(0), 0.2, 2))
         c.colour = c.colour * through[..., None] + rng.uniform(0.55, 0.85) * (1 - through[..., None])
         c.heat = c.heat.mean() + (c.heat - c.heat.mean()) * (0.6 + 0.4 * through)
     elif kind == "smoke":
-        cloud = c.ellipse(rng.uniform(0.2, 0.8) * c.width, rng.uniform(0.3, 0.7) * c.height, 0.35 * c.width, 0.3 * c.height)
+        cloud = c.ellipse(
+            rng.uniform(0.2, 0.8) * c.width, rng.uniform(0.3, 0.7) * c.height, 0.35 * c.width, 0.3 * c.height
+        )
         soft = _halo(cloud.astype(np.float32) / 255, 0.09 * c.width)
         cover = np.clip(soft * 1.5 + 0.25 * c.texture(0) * soft, 0, 0.97)[..., None]
         shade = rng.uniform(0.15, 0.8) * (1 + 0.12 * c.texture(0))[..., None]
@@ -285,7 +335,9 @@ def generate_scene(rng: np.random.Generator, height: int = 256, width: int = 256
     visible = cv2.resize(c.colour, size, interpolation=cv2.INTER_AREA)
     thermal = cv2.resize(c.heat, size, interpolation=cv2.INTER_AREA)
     visible = np.clip(visible, 0, 1) ** (1 / 1.4)
-    visible += np.sqrt(visible * 0.0004 + 0.00003).astype(np.float32) * rng.standard_normal(visible.shape, np.float32) * 1.5
+    visible += (
+        np.sqrt(visible * 0.0004 + 0.00003).astype(np.float32) * rng.standard_normal(visible.shape, np.float32) * 1.5
+    )
     thermal = cv2.GaussianBlur(thermal, (0, 0), rng.uniform(0.4, 1.0))
     low, high = np.percentile(thermal, (0.5, 99.7))
     reach = max(float(high - low), 0.25)  # automatic gain, which does not blow up an even scene
