@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fusion_gym.files import atomic_path
 from fusion_gym.images import SUFFIXES, luminance, read_gray, read_image
 from fusion_gym.synthetic import generate_scenes
 
@@ -190,7 +190,7 @@ def load_splits(data: str) -> Splits:
     parts = [_load_one(part.strip()) for part in data.split(",") if part.strip()]
     if not parts:
         raise DataError("The data is empty; give a folder of pairs or 'synthetic'.")
-    return Splits(*(sum((getattr(part, name) for part in parts), []) for name in SPLITS))
+    return Splits(*([pair for part in parts for pair in getattr(part, name)] for name in SPLITS))
 
 
 def _load_one(data: str) -> Splits:
@@ -308,15 +308,10 @@ def cached_array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     except (OSError, ValueError, EOFError):
         pass  # absent or damaged: made anew
     array = make()
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array)
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            np.save(temporary, array)
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         return array

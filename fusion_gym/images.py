@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from fusion_gym.files import atomic_write
 
 MAX_PIXELS = 2**26
 MIN_SIDE = 16
@@ -131,7 +131,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     """Writes a uint8 image, (H, W) or BGR (H, W, 3), in the format of the suffix, whole or not at all.
 
     Raises:
-        ImageError: If the format is unknown or the file cannot be written.
+        ImageError: If the format is unknown or does not take such an image.
+        fusion_gym.files.FileError: If the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -139,13 +140,4 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     ok, data = cv2.imencode(path.suffix, image)
     if not ok:
         raise ImageError(f"{path} cannot be encoded from an array of shape {image.shape}.")
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.tobytes())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise ImageError(f"{path} cannot be written: {error.strerror}; check the folder and the free space.") from error
+    atomic_write(path, data.tobytes())

@@ -1,0 +1,120 @@
+"""Writing files whole or not at all, with one clear sentence where that is impossible."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_LITTLE = 1 << 20  # bytes; a disk with less is full
+
+
+class FileError(OSError):
+    """A file that cannot be written; the message is one sentence that names it and the remedy."""
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    code = error.errno if isinstance(error, OSError) else errno.ENOSPC
+    if code in _FULL:
+        return f"No space is left to write {path}; free some, or choose another place."
+    if code in _FORBIDDEN:
+        return f"{path} cannot be written, for {path.parent} is read-only for you; choose another place."
+    return f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; choose another place."
+
+
+def _disk_full(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free < _LITTLE
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` once the block has succeeded.
+
+    Whatever the block raises, an earlier file of that name stays as it was and the temporary one is removed. The
+    temporary file is in the same folder and has the same suffix, for writers that choose the format by it.
+
+    Args:
+        path: The file to write; its folder must exist. A symbolic link stays, its target is replaced.
+
+    Yields:
+        Path of the temporary file, which the block creates.
+
+    Raises:
+        FileError: If the file cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileError(f"{path} cannot be written, for there is no folder {path.parent}; create it first.")
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path} is a folder or a device; give the name of a file.")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(_sentence(path, error)) from error
+    except RuntimeError as error:  # torch.save's writer speaks of a full disk so
+        if not _disk_full(path.parent):
+            raise
+        raise FileError(_sentence(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | Path, content: str | bytes) -> None:
+    """Writes text (UTF-8, line ends as given) or bytes to a file, whole or not at all.
+
+    Raises:
+        FileError: If the file cannot be written.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table with a header line; the columns are all the rows' keys in order of appearance.
+
+    Raises:
+        FileError: If the file cannot be written.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes nested dicts, lists and figures as JSON; NumPy values become plain ones, NaN and infinities null.
+
+    Raises:
+        FileError: If the file cannot be written.
+    """
+    atomic_write(path, json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy's arrays and scalars
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
