@@ -1,0 +1,194 @@
+"""Pictures: the environment's frame, contact sheets and curves, drawn without a display.
+
+Everything is drawn on canvases of its own with Matplotlib's Agg backend; pyplot's global state is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fusion_gym.actions import ACTIONS
+from fusion_gym.images import write_image
+
+_DPI = 100
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito
+_STYLES = ("-", "--", ":", "-.")
+_GAP, _LABEL = 6, 22  # pixels of a contact sheet
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    for index, (name, (x, y)) in enumerate(series.items()):
+        style = _STYLES[index // len(_COLOURS) % len(_STYLES)]
+        marker = "o" if len(x) < 40 else None
+        axes.plot(x, y, style, color=_COLOURS[index % len(_COLOURS)], label=name, marker=marker, markersize=3, lw=1.6)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.margins(x=0.02)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if series:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=1.5)
+
+
+def render_frame(
+    images: Mapping[str, np.ndarray],
+    history: Mapping[str, Sequence[float]],
+    actions: Mapping[str, Sequence[float]],
+    title: str,
+) -> np.ndarray:
+    """One frame of an episode: labelled panels, the scores and the actions so far.
+
+    Args:
+        images: Gray panels by label, float (H, W) in [0, 1], all of one shape; they fill two rows, column by
+            column.
+        history: Scores after each decision, by name; the first value is before any decision.
+        actions: Physical values of each decision, by the action's name; drawn as shares of their ranges.
+        title: Heading.
+
+    Returns:
+        uint8 (H, W, 3) RGB; the shape does not depend on the values nor on how many decisions there are.
+    """
+    figure = Figure(figsize=(12.0, 5.6), dpi=_DPI, facecolor="white")
+    figure.text(0.012, 0.965, title, fontsize=12, fontweight="bold", va="center")
+    columns = -(-len(images) // 2)
+    panels = figure.add_gridspec(2, columns, left=0.012, right=0.585, top=0.905, bottom=0.02, wspace=0.04, hspace=0.12)
+    for index, (name, image) in enumerate(images.items()):
+        axes = figure.add_subplot(panels[index % 2, index // 2])
+        axes.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="lanczos")
+        axes.set_title(name, fontsize=9, pad=4)
+        axes.set_axis_off()
+    plots = figure.add_gridspec(2, 1, left=0.635, right=0.885, top=0.905, bottom=0.09, hspace=0.27)
+    shares = {
+        name: [(value - ACTIONS[name].low) / (ACTIONS[name].high - ACTIONS[name].low) for value in values]
+        for name, values in actions.items()
+    }
+    for row, (heading, values) in enumerate((("score", history), ("action, share of its range", shares))):
+        axes = figure.add_subplot(plots[row, 0])
+        _curves(axes, {name: (range(len(line)), line) for name, line in values.items()})
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.set_title(heading, fontsize=9, loc="left", pad=4)
+        if values is shares:
+            axes.set_ylim(-0.04, 1.04)
+            axes.set_xlabel("decision", fontsize=9)
+    return _pixels(figure)
+
+
+def plot_curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, title: str
+) -> np.ndarray:
+    """Curves in one plot.
+
+    Args:
+        series: x and y values by name.
+        xlabel: Label of the horizontal axis.
+        ylabel: Label of the vertical axis.
+        title: Heading.
+
+    Returns:
+        uint8 (H, W, 3) RGB.
+    """
+    figure = Figure(figsize=(9.0, 4.5), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((0.09, 0.13, 0.7, 0.77))
+    _curves(axes, series)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel(ylabel, fontsize=9)
+    return _pixels(figure)
+
+
+def contact_sheet(rows: Sequence[Mapping[str, np.ndarray]], labels: Sequence[str], height: int = 240) -> np.ndarray:
+    """Images in a grid: a column for each name, a row for each scene.
+
+    Args:
+        rows: Images by name, uint8 or float in [0, 1], (H, W) or RGB (H, W, 3); the same names in every row.
+        labels: A label for each row; "" leaves it out.
+        height: Height that every image is scaled to, in pixels; wider images than 4:3 are made lower instead.
+
+    Returns:
+        uint8 (H, W, 3) RGB.
+
+    Raises:
+        ValueError: If there are no rows, or their number is not that of the labels.
+    """
+    if not rows or len(rows) != len(labels):
+        raise ValueError(f"A contact sheet needs a label for each row; there are {len(rows)} and {len(labels)}.")
+    cells = [[_cell(image, height, height * 4 // 3) for image in row.values()] for row in rows]
+    width = max(cell.shape[1] for row in cells for cell in row)
+    heights = [max(cell.shape[0] for cell in row) for row in cells]
+    step = width + _GAP
+    sheet = np.full((_LABEL + sum(heights) + _GAP * len(rows), step * len(rows[0]) + _GAP, 3), 255, np.uint8)
+    for column, name in enumerate(rows[0]):
+        _write(sheet, name, (_GAP + column * step, _LABEL - 7), (0, 0, 0))
+    top = _LABEL
+    for row, label, tall in zip(cells, labels, heights, strict=True):
+        for column, cell in enumerate(row):
+            left = _GAP + column * step + (width - cell.shape[1]) // 2
+            sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+        if label:
+            left = _GAP + (width - row[0].shape[1]) // 2
+            _write(sheet, label, (left + 6, top + 18), (0, 0, 0), outline=True)
+        top += tall + _GAP
+    return sheet
+
+
+def _cell(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image as uint8 RGB, scaled to fit into a cell."""
+    if image.dtype != np.uint8:
+        image = (np.clip(image, 0.0, 1.0) * 255).round().astype(np.uint8)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    scale = min(height / image.shape[0], width / image.shape[1])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def _write(
+    picture: np.ndarray, text: str, where: tuple[int, int], colour: tuple[int, int, int], outline: bool = False
+) -> None:
+    if outline:
+        cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 4, cv2.LINE_AA)
+    cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+
+
+def save_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Writes an RGB picture, uint8 (H, W, 3), in the format of the suffix.
+
+    Raises:
+        fusion_gym.images.ImageError: If the format is unknown.
+        fusion_gym.files.FileError: If the file cannot be written.
+    """
+    write_image(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def show(frame: np.ndarray, window: str) -> None:
+    """Shows an RGB frame in a window.
+
+    Raises:
+        RuntimeError: If there is no display.
+    """
+    try:
+        cv2.imshow(window, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        cv2.waitKey(1)
+    except cv2.error as error:
+        raise RuntimeError("No window can be opened here; use render_mode='rgb_array' without a display.") from error
+
+
+def close(window: str) -> None:
+    """Closes a window, if it is open."""
+    try:
+        cv2.destroyWindow(window)
+    except cv2.error:  # it never was
+        return
