@@ -45,8 +45,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        data: str = "synthetic",
+        data: str | Sequence[str] = "synthetic",
         teacher: str | Sequence[str] = "builtin",
+        reference: str = "builtin",
         student_width: int | Sequence[int] = 12,
         learning_rate: float | Sequence[float] = 3e-3,
         episode_steps: int = 16,
@@ -65,6 +66,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode={render_mode!r} is not allowed; give 'rgb_array', 'human' or None.")
+        self.data = _choices("data", data, str)
         self.teachers = _choices("teacher", teacher, str)
         self.student_widths = _choices("student_width", student_width, int)
         self.learning_rates = _choices("learning_rate", learning_rate, float)
@@ -93,7 +95,11 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         keep_freed_memory()
         sizes = _positive("patch_size", patch_size, 16), _positive("probe_pairs", probe_pairs, 1)
         shared = (*sizes, _positive("probe_size", probe_size, 48), device)
-        self._tasks: dict[str, Task] = {name: load_task(str(data), name, *shared) for name in self.teachers}
+        self._tasks: dict[tuple[str, str], Task] = {
+            (source, name): load_task(source, name, reference, *shared)
+            for source in self.data
+            for name in self.teachers
+        }
 
         low = np.array([feature.low for feature in OBSERVATIONS], dtype=np.float32)
         high = np.array([feature.high for feature in OBSERVATIONS], dtype=np.float32)
@@ -115,6 +121,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         super().reset(seed=seed)
         self.instance = {
+            "data": str(self.np_random.choice(self.data)),
             "teacher": str(self.np_random.choice(self.teachers)),
             "student_width": int(self.np_random.choice(self.student_widths)),
             "learning_rate": float(self.np_random.choice(self.learning_rates)),
@@ -174,7 +181,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
     @property
     def task(self) -> Task:
         """The data and the teacher of this episode."""
-        return self._tasks[self.instance["teacher"]]
+        return self._tasks[self.instance["data"], self.instance["teacher"]]
 
     @property
     def distiller(self) -> Distiller:
@@ -225,7 +232,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             "gap_intensity": 10 * reading.gaps["intensity"],
             "gap_gradient": 10 * reading.gaps["gradient"],
             "gap_structure": reading.gaps["structure"],
-            "teacher_quality": self.task.probe.teacher_quality,
+            "teacher_score": self.task.probe.teacher_score,
             "score_clean": reading.score_clean,
             "score_hardened": reading.score_hardened,
             **{f"ratio_{name}": value for name, value in reading.ratios.items()},
@@ -274,8 +281,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         Raises:
             ValueError: If the state is of an instance that this environment cannot have.
         """
-        if state["instance"]["teacher"] not in self._tasks:
-            raise ValueError(f"The state's teacher {state['instance']['teacher']!r} is not among {self.teachers}.")
+        for name, allowed in (("data", self.data), ("teacher", self.teachers)):
+            if state["instance"][name] not in allowed:
+                raise ValueError(f"The state's {name} {state['instance'][name]!r} is not among {allowed}.")
         self.instance = dict(state["instance"])
         self._build()
         self.distiller.load_state_dict(state["distiller"])
@@ -373,20 +381,21 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
 ## Rewards
     The gain of the fusion score over the step; the starting value is measured at reset, so the undiscounted return
     is final score − initial score. The score is the mean of a clean and a hardened probe's, each a weighted mean of
-    metric ratios to the teacher's values, capped (`fusion_gym.score`), in [0, 1.1]. A student that diverges (a loss
+    metric ratios to a reference fusion's values, capped (`fusion_gym.score`), in [0, 1.1]. A student that diverges (a loss
     or an output is not finite) gets −(gain so far) − {DIVERGENCE_PENALTY:g}. So rewards lie in [−2.1, 1.1].
 
 ## Starting State
     A new student. Its initial weights, the order of its batches, the subset of patches, and, where a list is given,
-    the teacher, the student's width and the learning rate are drawn from the seed.
+    the data, the teacher, the student's width and the learning rate are drawn from the seed.
 
 ## Episode Termination
     ``terminated`` after ``episode_steps`` decisions: the task is finite and its progress is observed; or when the
     student diverges (``info["diverged"]`` is 1). ``truncated`` is never set; it is for limits from outside.
 
 ## Arguments
-    * ``data``: "synthetic", "synthetic-small", a folder of pairs, or several joined by commas.
+    * ``data``: "synthetic", "synthetic-small", a folder of pairs, several joined by commas, or a list to draw from.
     * ``teacher``: name, file, ``module:Class`` or folder (`fusion_gym.teachers`), or a list of them to draw from.
+    * ``reference``: the same; whose metric values the score is relative to.
     * ``student_width``, ``learning_rate``: one value, or a list to draw from.
     * ``episode_steps``, ``updates_per_step``, ``batch_size``, ``patch_size``: the budget of an episode.
     * ``patches``: size of the subset of patches that an episode learns from; None takes all.

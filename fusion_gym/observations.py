@@ -40,11 +40,11 @@ OBSERVATIONS: tuple[Feature, ...] = (
     Feature("gap_intensity", 0.0, 1.0, "10 x mean |student - teacher| on the clean probe, clipped."),
     Feature("gap_gradient", 0.0, 1.0, "10 x mean |Sobel(student) - Sobel(teacher)| on the clean probe, clipped."),
     Feature("gap_structure", 0.0, 1.0, "1 - SSIM(student, teacher) on the clean probe, clipped."),
-    Feature("teacher_quality", 0.0, 1.0, "Mean of SSIM, VIF and Qabf (per-source balanced) of the teacher itself."),
+    Feature("teacher_score", 0.0, 1.5, "Fusion score of the teacher itself on the clean probe."),
     Feature("score_clean", 0.0, 1.5, "Fusion score of the student on the clean probe."),
     Feature("score_hardened", 0.0, 1.5, "Fusion score of the student on the hardened probe."),
     *(
-        Feature(f"ratio_{name}", 0.0, 2.0, f"{name} of the student on the clean probe relative to the teacher's.")
+        Feature(f"ratio_{name}", 0.0, 2.0, f"{name} of the student on the clean probe relative to the reference's.")
         for name in RATIO_METRICS
     ),
     *(Feature(f"last_{name}", -1.0, 1.0, f"The last action's {name}; 0 before the first.") for name in ACTIONS),

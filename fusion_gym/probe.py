@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Reading:
         score_clean: Fusion score on the clean probe.
         score_hardened: Fusion score on the hardened probe.
         metrics: Mean (balanced) value on the clean probe by metric.
-        ratios: Mean ratio to the teacher's value on the clean probe by metric.
+        ratios: Mean ratio to the reference's value on the clean probe by metric.
         gaps: Distance from the teacher on the clean probe: intensity, gradient, structure.
         finite: Whether every output of the student was finite.
     """
@@ -54,10 +54,12 @@ class Probe:
     Args:
         ir: Clean infrared, (N, 1, H, W) in [0, 1].
         vi: Clean visible luminance, same shape and range.
-        teacher: The teacher's outputs on the clean pairs, same shape.
+        teacher: The teacher's outputs on the clean pairs, same shape; the gaps are distances from it.
+        reference: Outputs that the score is relative to, same shape; one reference for all teachers makes the scores
+            of their students comparable.
     """
 
-    def __init__(self, ir: Tensor, vi: Tensor, teacher: Tensor) -> None:
+    def __init__(self, ir: Tensor, vi: Tensor, teacher: Tensor, reference: Tensor) -> None:
         self.ir, self.vi, self.teacher = ir, vi, teacher
         self.sources = Sources(ir, vi)
         self._both = Sources(torch.cat((ir, ir)), torch.cat((vi, vi)))
@@ -71,11 +73,11 @@ class Probe:
         self.hard_ir = torch.cat([pair[0] for pair in hardened])
         self.hard_vi = torch.cat([pair[1] for pair in hardened])
         self._inputs = torch.cat((ir, self.hard_ir)), torch.cat((vi, self.hard_vi))
-        values = measure(teacher, self.sources)
+        values = measure(reference, self.sources)
         self.reference = {name: torch.cat((value, value)) for name, value in values.items()}
         self._gradient = sobel(teacher)
         self._as_source = Sources(teacher, teacher)
-        self.teacher_quality = float(sum(float(values[name].mean()) for name in ("SSIM", "VIF", "Qabf")) / 3)
+        self.teacher_score = float(score(ratios(measure(teacher, self.sources), values)).mean())
 
     def __len__(self) -> int:
         return len(self.ir)
@@ -97,8 +99,8 @@ class Probe:
             score=0.5 * (clean + hardened),
             score_clean=clean,
             score_hardened=hardened,
-            metrics={name: float(value[:count].mean()) for name, value in values.items()},
-            ratios={name: float(value[:count].mean()) for name, value in relative.items()},
+            metrics=_means({name: value[:count] for name, value in values.items()}),
+            ratios=_means({name: value[:count] for name, value in relative.items()}),
             gaps={
                 "intensity": float((difference - self.teacher).abs().mean()),
                 "gradient": float((sobel(difference) - self._gradient).abs().mean()),
@@ -106,3 +108,7 @@ class Probe:
             },
             finite=finite,
         )
+
+
+def _means(values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value.mean()) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""The fusion score that the reward is made of: a mean of capped metric ratios to the teacher.
+"""The fusion score that the reward is made of: a mean of capped metric ratios to a reference fusion.
 
 Metrics of fused images mislead one by one: statistics of the fused image alone (EN, SD, SF, AG) are won by noise
 and tone-mapping, sums over the two sources (MI, SCD, VIF, Qabf, SSIM) by copying one of them. So both groups
@@ -55,11 +55,11 @@ def measure(fused: Tensor, sources: Sources, weights: Mapping[str, float] = SCOR
 
 
 def ratios(values: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each metric relative to the reference's (the teacher's), (N,), capped to [0, `CAP`]."""
+    """Each metric relative to the reference's, (N,), capped to [0, `CAP`]."""
     return {name: (value / reference[name].clamp_min(1e-3)).clamp(0, CAP) for name, value in values.items()}
 
 
 def score(relative: Mapping[str, Tensor], weights: Mapping[str, float] = SCORE_WEIGHTS) -> Tensor:
-    """Weighted mean of the ratios per image, (N,) in [0, `CAP`]; the teacher itself scores 1."""
+    """Weighted mean of the ratios per image, (N,) in [0, `CAP`]; the reference itself scores 1."""
     total = sum(weights.values())
     return torch.stack([weights[name] * relative[name] for name in weights]).sum(0) / total

@@ -39,13 +39,16 @@ class Task:
         return load_task, self.spec
 
 
-@lru_cache(maxsize=8)
-def load_task(data: str, teacher: str, patch_size: int, probe_pairs: int, probe_size: int, device: str) -> Task:
+@lru_cache(maxsize=32)
+def load_task(
+    data: str, teacher: str, reference: str, patch_size: int, probe_pairs: int, probe_size: int, device: str
+) -> Task:
     """Loads data, runs the teacher over it (or finds its outputs in the cache), and prepares the probe.
 
     Args:
         data: What `fusion_gym.data.load_splits` takes.
-        teacher: What `fusion_gym.teachers.fused_pairs` takes.
+        teacher: What `fusion_gym.teachers.fused_pairs` takes; the student learns from it.
+        reference: The same; the score's ratios are relative to it.
         patch_size: Side of the patches, in pixels.
         probe_pairs: Number of crops in the probe.
         probe_size: Side of the probe's crops, in pixels.
@@ -55,17 +58,18 @@ def load_task(data: str, teacher: str, patch_size: int, probe_pairs: int, probe_
         ValueError: If the data or the teacher cannot be used; the message is one sentence.
     """
     splits = load_splits(data)
-    train, validation = (_stacks(pairs, teacher) for pairs in (splits.train, splits.val))
+    train = _stacks(splits.train, teacher)
+    validation = _stacks(splits.val, teacher, reference)
     key = hashlib.sha256()
     for stack in train:
         key.update(stack.tobytes())
     bank = cached_array(f"bank-{key.hexdigest()[:32]}-{patch_size}", lambda: patch_bank(train, patch_size))
     crops = torch.from_numpy(probe_crops(validation, probe_size, probe_pairs)).to(device, torch.float32) / 255
-    spec = (data, teacher, patch_size, probe_pairs, probe_size, device)
+    spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device)
     return Task(spec, bank, Probe(*crops.split(1, dim=1)))
 
 
-def _stacks(pairs: Sequence[ImagePair], teacher: str) -> list[np.ndarray]:
-    """Infrared, visible and the teacher's output of each pair, uint8 (3, H, W)."""
-    outputs = fused_pairs(teacher, pairs)
-    return [np.stack((pair.ir, pair.vi, output)) for pair, output in zip(pairs, outputs, strict=True)]
+def _stacks(pairs: Sequence[ImagePair], *teachers: str) -> list[np.ndarray]:
+    """Infrared, visible and the teachers' outputs of each pair, uint8 (2 + len(teachers), H, W)."""
+    outputs = [fused_pairs(teacher, pairs) for teacher in teachers]
+    return [np.stack((pair.ir, pair.vi, *fused)) for pair, *fused in zip(pairs, *outputs, strict=True)]

@@ -1,4 +1,4 @@
-"""The built-in teacher: a residual U-Net at full resolution, some forty times the student's weights."""
+"""The built-in teacher: a residual U-Net, some forty times the student's weights."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_gym.models.student import pad_to_multiple
-
-
-def blend(ir: Tensor, vi: Tensor, mix: Tensor, detail: Tensor) -> Tensor:
-    """The fused image: a per-pixel mixture of the sources plus a correction, clipped to [0, 1].
-
-    Args:
-        ir: Infrared, (N, 1, H, W) in [0, 1].
-        vi: Visible luminance, same shape and range.
-        mix: Logit of the infrared's weight, same shape.
-        detail: Correction that is added, same shape.
-    """
-    return (vi + torch.sigmoid(mix) * (ir - vi) + detail).clamp(0.0, 1.0)
 
 
 class _Block(nn.Module):
@@ -35,26 +23,32 @@ class _Block(nn.Module):
 
 
 class Teacher(nn.Module):
-    """A U-Net of four resolutions that predicts the two maps of `blend`.
+    """A U-Net that predicts a gain for each source and an offset at every pixel.
+
+    The sources are folded from space to depth by two before it and its maps unfolded behind it.
 
     Args:
-        widths: Channels at full, half, quarter and eighth resolution.
+        widths: Channels at half, quarter, eighth … of the resolution.
+        generator: Source of the initial weights; none draws them from torch's default generator.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128), generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.widths = tuple(widths)
-        self.encoder = nn.ModuleList(_Block(a, b) for a, b in zip((2, *widths[:-1]), widths, strict=True))
+        self.encoder = nn.ModuleList(_Block(a, b) for a, b in zip((8, *widths[:-1]), widths, strict=True))
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.decoder = nn.ModuleList(_Block(2 * a, a) for a in widths[:-1])
-        self.head = nn.Conv2d(widths[0], 2, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.1, generator=generator)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.head.weight, std=0.001, generator=generator)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
-        x = pad_to_multiple(torch.cat((ir, vi), dim=1), 2 ** (len(self.widths) - 1))
+        x = F.pixel_unshuffle(pad_to_multiple(torch.cat((ir, vi), dim=1), 2 ** len(self.widths)), 2)
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(F.avg_pool2d(x, 2) if level else x)
@@ -62,5 +56,6 @@ class Teacher(nn.Module):
         for level in reversed(range(len(self.decoder))):
             below = F.interpolate(self.up[level](x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = self.decoder[level](torch.cat((skips[level], below), dim=1))
-        maps = self.head(x)[..., :height, :width]
-        return blend(ir, vi, maps[:, :1], maps[:, 1:])
+        maps = F.pixel_shuffle(self.head(x), 2)[..., :height, :width]
+        gain_ir, gain_vi, offset = maps.split(1, dim=1)
+        return ((0.5 + gain_ir) * ir + (0.5 + gain_vi) * vi + offset).clamp(0.0, 1.0)

@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Ranks fusion networks among public methods on the same test pairs, metric by metric.
+
+    python benchmarks/rank_peers.py --peers PEERS.json --root DATA teacher=builtin small=student:small
+
+``PEERS.json`` holds ``{"means": {dataset: {method: {metric: value}}}}`` in the public evaluator's convention, and
+``DATA/<dataset>/test/{ir,vi}`` the pairs that they were measured on. A method of ours is ``name=teacher``, with what
+``--teacher`` takes elsewhere, or ``name=student:SPEC``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import rankdata
+from tqdm import tqdm
+
+from fusion_gym.data import find_pairs, load_pairs
+from fusion_gym.report import TABLE, means, score_outputs
+from fusion_gym.teachers import fuse_pair, load_teacher
+
+STATISTICS, SIMILARITY = TABLE[:4], TABLE[4:]
+
+
+def load(spec: str) -> Callable[..., Any]:
+    """A fusion function: what `load_teacher` takes, or ``student:SPEC``."""
+    if spec.startswith("student:"):
+        from fusion_gym.models.student import load_student
+
+        return load_student(spec.removeprefix("student:"))
+    return load_teacher(spec)
+
+
+def ranks(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Rank of each method in each metric, 1 the best (all are larger the better; ties share their mean rank)."""
+    names = list(rows)
+    columns = {metric: rankdata([-rows[name][metric] for name in names]) for metric in TABLE}
+    return {name: {metric: float(columns[metric][i]) for metric in TABLE} for i, name in enumerate(names)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints one table per dataset."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", default=["teacher=builtin"], metavar="name=SPEC")
+    parser.add_argument("--peers", type=Path, required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--datasets", nargs="+", default=["roadscene", "msrs", "tno", "m3fd"])
+    args = parser.parse_args(argv)
+    peers = json.loads(args.peers.read_text())["means"]
+    ours = {name: load(spec) for name, _, spec in (method.partition("=") for method in args.methods)}
+    console = Console(width=160)
+    for dataset in args.datasets:
+        pairs = load_pairs(find_pairs(args.root / dataset, "test"))
+        outputs = {name: [fuse_pair(fuse, pair) for pair in tqdm(pairs, desc=name)] for name, fuse in ours.items()}
+        rows = means(score_outputs(outputs, pairs)) | {
+            name: row for name, row in peers[dataset].items() if not name.startswith("copy:")
+        }
+        places = ranks(rows)
+        table = Table(title=f"{dataset}/test, {len(pairs)} pairs")
+        for head in ("method", *TABLE, "mean rank (9)", "EN SD SF AG", "MI SCD VIF Qabf SSIM"):
+            table.add_column(head, justify="left" if head == "method" else "right")
+        for name in sorted(rows, key=lambda name: float(np.mean(list(places[name].values())))):
+            groups = (TABLE, STATISTICS, SIMILARITY)
+            mean_ranks = [f"{np.mean([places[name][metric] for metric in group]):.1f}" for group in groups]
+            cells = [f"{rows[name][metric]:.4g}" for metric in TABLE]
+            table.add_row(name, *cells, *mean_ranks, style="bold" if name in ours else None)
+        console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
