@@ -1,0 +1,83 @@
+"""Agents that set guidance and hardening: schedules, Stable-Baselines3 algorithms, and anyone's own.
+
+All of them follow one protocol, SB3's ``predict``; `load_agent` makes one from a text. Importing this package does
+not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from agents.scripted import SCHEDULES, make_schedule
+from fusion_gym.cli import UserError, nearest
+
+__all__ = ["Agent", "load_agent"]
+
+
+class Agent(Protocol):
+    """What every agent can do; SB3's models and policies do it too."""
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Chooses an action.
+
+        Args:
+            observation: (D,), or (N, D) for N environments.
+            state: What the last call gave as memory; None at the start.
+            episode_start: Whether an episode begins, (N,).
+            deterministic: Whether to take the best action instead of exploring.
+
+        Returns:
+            The action, (A,) or (N, A), float32 in [-1, 1], and the memory.
+        """
+        ...
+
+
+def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
+    """Makes an agent for an environment.
+
+    Args:
+        spec: A trained agent's zip file; a schedule (`agents.scripted`): ``constant``, ``linear``, ``cosine``,
+            ``curriculum``, ``random``, ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
+            (``constant:guidance=0.3,noise=0.5``, ``linear:guidance=1..0``), ``piecewise:FILE.yml``; or
+            ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``, made as ``Class.load(FILE, env)``.
+        env: The environment that the agent is to act in.
+        trust: Whether a zip file of unknown origin may be unpickled, that is, may run code of its author's.
+
+    Raises:
+        UserError: If there is no such agent or it does not fit the environment.
+    """
+    name, _, settings = spec.partition(":")
+    if name in SCHEDULES:
+        return make_schedule(name, settings, env.get_wrapper_attr("action_names"))
+    if Path(spec).suffix == ".zip" or Path(spec).is_file():
+        from agents.sb3 import load_model  # brings torch with it
+
+        return load_model(spec, env, trust)
+    if settings and not Path(spec).exists():
+        return _own_agent(name, settings, env)
+    raise UserError(
+        f"There is no agent {spec!r}: no such zip file, and no schedule of this name; {nearest(name, SCHEDULES)}"
+    )
+
+
+def _own_agent(module: str, rest: str, env: gym.Env) -> Any:
+    name, _, file = rest.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"There is no agent {module}:{rest}: {error}; give module:Class, importable here.") from error
+    agent = made.load(file, env) if file else made(env)
+    if not callable(getattr(agent, "predict", None)):
+        raise UserError(f"{module}:{name} has no method predict(observation, state, episode_start, deterministic).")
+    return agent

@@ -1,0 +1,132 @@
+"""What the commands share: settings from the command line and YAML, nearest names, one-sentence errors."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+class UserError(ValueError):
+    """A mistake of the user's; the message is one sentence that names the setting or the file, and the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: `` Did you mean 'x'?``, or the names that there are."""
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(options)}."
+
+
+def check_keys(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuses unknown names.
+
+    Args:
+        given: The names that the user gave.
+        known: The names that exist.
+        what: What the names are, for the message: "environment setting", "hyperparameter of PPO".
+
+    Raises:
+        UserError: If a name is unknown; the message has the nearest known one.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise UserError(f"There is no {what} {name!r}; {nearest(str(name), known)}")
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers that YAML 1.1 reads as text (``3e-4``) as numbers, in nested lists and mappings too."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def check_finite(settings: Mapping[str, Any]) -> None:
+    """Refuses NaN and infinity among settings, nested ones too.
+
+    Raises:
+        UserError: If there is one.
+    """
+    for name, value in settings.items():
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(item, float) and not math.isfinite(item) for item in values):
+            raise UserError(f"{name}={value} is not allowed; give a finite number.")
+
+
+def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
+    """Reads ``key=value`` items; the values are YAML (``3e-4``, ``true``, ``[1, 2]``, ``{net_arch: [64]}``).
+
+    Args:
+        items: The items as the shell gave them.
+        option: The option that they were given to, for messages.
+
+    Raises:
+        UserError: If an item is not of this form, or a value is not YAML or not finite.
+    """
+    settings = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise UserError(f"{option} {item!r} is not of the form key=value.")
+        try:
+            settings[name.strip()] = _numbers(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise UserError(f"{option} {item!r}: the value is not YAML; quote it, or use [..] for a list.") from error
+    check_finite(settings)
+    return settings
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        UserError: If the file is missing, not YAML or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" at line {place.line + 1}" if place else ""
+        raise UserError(f"{path} is not valid YAML{where}; correct it.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings; it takes lines of the form 'name: value'.")
+    return _numbers(content)
+
+
+def guard(command: str, run: Callable[[], None], interrupted: str) -> int:
+    """Runs a command so that a user's mistake gives one sentence on stderr instead of a traceback.
+
+    Args:
+        command: Name of the command, in front of the message.
+        run: What it does.
+        interrupted: What to say after Ctrl-C.
+
+    Returns:
+        The exit code: 0, 2 after a mistake (any ValueError or OSError), 130 after Ctrl-C.
+    """
+    try:
+        run()
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        print(f"{command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    return 0
