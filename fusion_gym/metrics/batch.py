@@ -1,0 +1,80 @@
+"""A batch of images that keeps whatever has been derived from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class Batch:
+    """Images on the scale from 0 to 255, with their features: each is derived once, when it is first asked for.
+
+    Args:
+        pixels: Values from 0 to 255, (N, C, H, W) float: C is 1 for fused images and 2 for pairs of sources.
+
+    Attributes:
+        pixels: The images as given.
+    """
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+        self._derived: dict[Any, Any] = {}
+
+    def of(self, derive: Callable[..., Value], *arguments: Any) -> Value:
+        """``derive(self, *arguments)``, from memory from the second time on.
+
+        Args:
+            derive: A function of a module (not a closure, so that a batch can be pickled).
+            arguments: Further hashable arguments.
+        """
+        key = (derive, *arguments)
+        if key not in self._derived:
+            self._derived[key] = derive(self, *arguments)
+        return self._derived[key]
+
+
+def quantised(batch: Batch) -> Batch:
+    """The images rounded to 8-bit levels, as floats; their gradient is zero."""
+    return Batch(batch.pixels.detach().round().clamp(0, 255))
+
+
+class Sources(Batch):
+    """The two sources of a batch of fused images; what depends on them alone is computed once.
+
+    Make it once for a set of pairs and evaluate any number of fused images against it. Copies and pickles keep what
+    has been computed.
+
+    Args:
+        ir: Infrared, (N, 1, H, W) float in [0, 1].
+        vi: Visible luminance, the same shape, dtype and device.
+
+    Raises:
+        ValueError: If the shapes, dtypes or devices differ or do not fit.
+    """
+
+    def __init__(self, ir: Tensor, vi: Tensor) -> None:
+        check_images("ir", ir)
+        check_images("vi", vi)
+        if (ir.shape, ir.dtype, ir.device) != (vi.shape, vi.dtype, vi.device):
+            raise ValueError(
+                f"ir is {tuple(ir.shape)} {ir.dtype} on {ir.device}, vi {tuple(vi.shape)} {vi.dtype} on {vi.device}; "
+                "give both the same shape, dtype and device."
+            )
+        super().__init__(torch.cat((ir, vi), dim=1) * 255)
+
+
+def check_images(name: str, images: Tensor) -> None:
+    """Checks that a tensor can be a batch of gray images.
+
+    Raises:
+        ValueError: If it is not (N, 1, H, W), not float32 or float64, or empty.
+    """
+    if images.dim() != 4 or images.shape[1] != 1 or images.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(images.shape)}; (N, 1, H, W) is needed, with no side 0.")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} is {images.dtype}; give float32 or float64 values in [0, 1].")
