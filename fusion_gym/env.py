@@ -41,7 +41,7 @@ def _positive(name: str, value: Any, least: int) -> int:
 
 
 class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
-    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
 
     def __init__(
         self,
@@ -65,8 +65,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
     ) -> None:
         self.render_mode = render_mode
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode={render_mode!r} is not allowed; give 'rgb_array', 'human' or None.")
+            raise ValueError(f"render_mode={render_mode!r} is not allowed; give 'rgb_array' or None.")
         self.data = _choices("data", data, str)
+        self.reference = reference
         self.teachers = _choices("teacher", teacher, str)
         self.student_widths = _choices("student_width", student_width, int)
         self.learning_rates = _choices("learning_rate", learning_rate, float)
@@ -138,8 +139,6 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self._reading = self.task.probe.read(self.distiller.student)
         self._initial_score = self._score = self._reading.score
         self._record()
-        if self.render_mode == "human":
-            self.render()
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -174,8 +173,6 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         reward = reading.score - self._score
         self._score = reading.score
         self._record()
-        if self.render_mode == "human":
-            self.render()
         return self._observation(), float(reward), self._step >= self.episode_steps, False, self._info()
 
     @property
@@ -303,10 +300,10 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         """One frame: sources, hardened sources, teacher, student, and the curves so far.
 
         Returns:
-            uint8 (H, W, 3) RGB for ``rgb_array``; None otherwise.
+            uint8 (H, W, 3) RGB, of the same shape throughout an episode; None without ``render_mode``.
         """
         if self.render_mode is None:
-            gym.logger.warn("render() does nothing: give render_mode='rgb_array' or 'human' to gymnasium.make().")
+            gym.logger.warn("render() does nothing: give render_mode='rgb_array' to gymnasium.make().")
             return None
         from fusion_gym import rendering  # matplotlib is loaded only where a picture is wanted
 
@@ -322,23 +319,12 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             "student": fused,
         }
         title = f"decision {self._step}/{self.episode_steps}   score {self._score:.3f}"
-        frame = rendering.render_frame(
+        return rendering.render_frame(
             {name: image[0, 0].cpu().numpy() for name, image in pictures.items()},
             self._history,
             self._actions,
             title,
         )
-        if self.render_mode == "human":
-            rendering.show(frame, "FusionDistill")
-            return None
-        return frame
-
-    def close(self) -> None:
-        """Closes the window of ``human`` mode; data stay shared with other environments."""
-        if self.render_mode == "human":
-            from fusion_gym import rendering
-
-            rendering.close("FusionDistill")
 
 
 def _log10(value: float) -> float:
