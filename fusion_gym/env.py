@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsFloat
+from typing import Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -40,8 +40,8 @@ def _positive(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its docstring is made of tables, below)
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
 
     def __init__(
         self,
@@ -367,8 +367,8 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
 ## Rewards
     The gain of the fusion score over the step; the starting value is measured at reset, so the undiscounted return
     is final score − initial score. The score is the mean of a clean and a hardened probe's, each a weighted mean of
-    metric ratios to a reference fusion's values, capped (`fusion_gym.score`), in [0, 1.1]. A student that diverges (a loss
-    or an output is not finite) gets −(gain so far) − {DIVERGENCE_PENALTY:g}. So rewards lie in [−2.1, 1.1].
+    metric ratios to a reference fusion's values, capped (`fusion_gym.score`), in [0, 1.1]. A student that diverges
+    (a loss or an output is not finite) gets −(gain so far) − {DIVERGENCE_PENALTY:g}. So rewards lie in [−2.1, 1.1].
 
 ## Starting State
     A new student. Its initial weights, the order of its batches, the subset of patches, and, where a list is given,

@@ -171,24 +171,3 @@ def save_picture(path: str | Path, picture: np.ndarray) -> None:
         fusion_gym.files.FileError: If the file cannot be written.
     """
     write_image(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-
-def show(frame: np.ndarray, window: str) -> None:
-    """Shows an RGB frame in a window.
-
-    Raises:
-        RuntimeError: If there is no display.
-    """
-    try:
-        cv2.imshow(window, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        cv2.waitKey(1)
-    except cv2.error as error:
-        raise RuntimeError("No window can be opened here; use render_mode='rgb_array' without a display.") from error
-
-
-def close(window: str) -> None:
-    """Closes a window, if it is open."""
-    try:
-        cv2.destroyWindow(window)
-    except cv2.error:  # it never was
-        return

@@ -218,7 +218,8 @@ def train(args: argparse.Namespace) -> Path:
             for mean, now in zip(average.parameters(), net.parameters(), strict=True):
                 mean.lerp_(now, 1 - decay)
         for name, value in worth.items():
-            smooth[name] = 0.98 * smooth.get(name, float(value.mean())) + 0.02 * float(value.mean())
+            now = float(value.detach().mean())
+            smooth[name] = 0.98 * smooth.get(name, now) + 0.02 * now
         if update % 20 == 0:
             bar.set_postfix({name: f"{value / GOALS[name].weight:.2f}" for name, value in smooth.items()})
         if (update + 1) % args.save_freq == 0 or update + 1 == args.updates:
