@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, SupportsFloat
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -41,7 +41,8 @@ def _positive(name: str, value: Any, least: int) -> int:
 
 
 class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its docstring is made of tables, below)
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (an instance variable of gym.Env)
+    observation_space: spaces.Box
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             The first observation and the info.
         """
         super().reset(seed=seed)
-        self.instance = {
+        self.instance: dict[str, Any] = {
             "data": str(self.np_random.choice(self.data)),
             "teacher": str(self.np_random.choice(self.teachers)),
             "student_width": int(self.np_random.choice(self.student_widths)),
@@ -296,7 +297,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         """An independent environment in the same state; the data and the teacher are shared."""
         return copy.deepcopy(self)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """One frame: sources, hardened sources, teacher, student, and the curves so far.
 
         Returns:

@@ -67,7 +67,7 @@ class Probe:
         hardened = []
         for position in range(len(ir)):
             one = slice(position, position + 1)
-            drawn = draw(ir[one].shape, generator, uniform=False)
+            drawn = draw(1, generator, uniform=False)
             strengths = {HARDENINGS[position % len(HARDENINGS)]: PROBE_STRENGTH}
             hardened.append(harden(ir[one], vi[one], strengths, drawn))
         self.hard_ir = torch.cat([pair[0] for pair in hardened])
@@ -80,6 +80,7 @@ class Probe:
         self.teacher_score = float(score(ratios(measure(teacher, self.sources), values)).mean())
 
     def __len__(self) -> int:
+        """Number of pairs, each scored clean and hardened."""
         return len(self.ir)
 
     @torch.no_grad()

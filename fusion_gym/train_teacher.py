@@ -215,8 +215,8 @@ def train(args: argparse.Namespace) -> Path:
         optimizer.step()
         decay = min(0.998, (update + 1) / (update + 10))
         with torch.no_grad():
-            for mean, now in zip(average.parameters(), net.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
+            for mean, weight in zip(average.parameters(), net.parameters(), strict=True):
+                mean.lerp_(weight, 1 - decay)
         for name, value in worth.items():
             now = float(value.detach().mean())
             smooth[name] = 0.98 * smooth.get(name, now) + 0.02 * now

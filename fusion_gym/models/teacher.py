@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,11 +38,11 @@ class Teacher(nn.Module):
         super().__init__()
         self.widths = tuple(widths)
         self.encoder = nn.ModuleList(_Block(a, b) for a, b in zip((8, *widths[:-1]), widths, strict=True))
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.decoder = nn.ModuleList(_Block(2 * a, a) for a in widths[:-1])
         self.head = nn.Conv2d(widths[0], 12, 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_normal_(module.weight, a=0.1, generator=generator)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.head.weight, std=0.001, generator=generator)
