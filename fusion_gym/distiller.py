@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion_gym.hardening import HARDENINGS, draw, harden, selection_weights
+from fusion_gym.hardening import Draw, draw, harden, selection_weights
 from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.models.student import Student
 
@@ -71,27 +71,28 @@ class Distiller:
         self.learning_rate, self.batch_size, self.total_updates = learning_rate, batch_size, total_updates
         self.updates = 0
         self.patch_losses = torch.full((len(bank),), math.nan)
-        self.optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
+        self.optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate, fused=True)
         self._device = next(student.parameters()).device
 
-    def sample(self, sharpness: float) -> tuple[Tensor, Tensor]:
-        """Draws a batch.
+    def batch(self, sharpness: float) -> tuple[Tensor, Tensor, Draw]:
+        """Draws a batch; what it takes from the generator does not depend on the settings.
 
         Args:
             sharpness: How strongly patches of a high present loss are preferred; 0 is uniform.
 
         Returns:
-            Indices, (B,), and images, float (B, 3, P, P) in [0, 1], mirrored at random.
+            Indices, (B,); images, float (B, 3, P, P) in [0, 1], mirrored at random; the random part of the hardening.
         """
+        where, mirror = torch.rand((2, self.batch_size), generator=self.generator, dtype=torch.float64)
         if sharpness > 0:
-            weights = selection_weights(self.patch_losses, sharpness)
-            index = torch.multinomial(weights, self.batch_size, replacement=True, generator=self.generator)
+            edges = selection_weights(self.patch_losses, sharpness).cumsum(0, dtype=torch.float64)
+            index = torch.searchsorted(edges, where * edges[-1], right=True).clamp_max(len(edges) - 1)
         else:
-            index = torch.randint(len(self.bank), (self.batch_size,), generator=self.generator)
+            index = (where * len(self.bank)).long()
         images = torch.from_numpy(self.bank[index.numpy()])
-        mirror = torch.rand(self.batch_size, generator=self.generator) < 0.5
-        images = torch.where(mirror.view(-1, 1, 1, 1), images.flip(3), images)
-        return index, images.to(self._device, torch.float32) / 255
+        images[mirror < 0.5] = images[mirror < 0.5].flip(3)
+        drawn = draw(self.batch_size, self.generator)
+        return index, images.to(self._device, torch.float32) / 255, drawn
 
     def advance(self, settings: Mapping[str, float], updates: int) -> Stats:
         """Makes some updates under constant settings.
@@ -101,46 +102,40 @@ class Distiller:
             updates: Number of optimiser updates.
 
         Returns:
-            Means over these updates; not finite where the student diverged, and then no further update is made.
+            Means over these updates; not finite where the student diverged.
         """
-        sums = torch.zeros(3)
+        sums = torch.zeros(3, device=self._device)
         for _ in range(updates):
-            self._decay()
-            index, losses, guide, own = self._losses(settings)
+            index, images, drawn = self.batch(settings["selection"])
+            losses, guide, own = batch_losses(self.student, images, settings, drawn)
             self.optimizer.zero_grad()
             losses.mean().backward()
             norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), GRADIENT_LIMIT)
-            sums += torch.stack((guide.mean(), own.mean(), norm)).detach().cpu()
-            if not torch.isfinite(sums).all():
-                break
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate
             self.optimizer.step()
-            self.patch_losses[index] = losses.detach().cpu()
-            self.updates += 1
+            sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
+            self.count(index, losses)
         return Stats(*(sums / updates).tolist())
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next update."""
+        share = min(1.0, self.updates / self.total_updates)
+        falling = 0.5 * (1 + math.cos(math.pi * share))
+        return self.learning_rate * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * falling)
+
+    def count(self, index: Tensor, losses: Tensor) -> None:
+        """Notes an update that was made: its patches, (B,), and their losses, (B,)."""
+        self.patch_losses[index] = losses.detach().cpu()
+        self.updates += 1
 
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """The losses of one batch without an update; the gradient norm is given as 1."""
+        _, images, drawn = self.batch(settings["selection"])
         with torch.no_grad():
-            _, _, guide, own = self._losses(settings)
+            _, guide, own = batch_losses(self.student, images, settings, drawn)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
-
-    def _losses(self, settings: Mapping[str, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draws a batch; gives its indices and, per sample, the mixed, the guidance and the self-learning loss."""
-        guidance = settings["guidance"]
-        index, images = self.sample(settings["selection"])
-        ir, vi, teacher = images.split(1, dim=1)
-        drawn = draw(ir.shape, self.generator)
-        hard_ir, hard_vi = harden(ir, vi, {name: settings[name] for name in HARDENINGS}, drawn)
-        fused, hard_fused = self.student(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi))).chunk(2)
-        guide = guide_loss(fused, teacher, sobel(teacher))
-        own = self_loss(hard_fused, self_targets(ir, vi))
-        return index, guidance * guide + (1 - guidance) * own, guide, own
-
-    def _decay(self) -> None:
-        share = min(1.0, self.updates / self.total_updates)
-        factor = FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * 0.5 * (1 + math.cos(math.pi * share))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * factor
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on, as copies."""
@@ -159,6 +154,31 @@ class Distiller:
         self.generator.set_state(state["generator"])
         self.patch_losses = state["patch_losses"].clone()
         self.updates = state["updates"]
+
+
+def batch_losses(
+    fuse: Callable[[Tensor, Tensor], Tensor], images: Tensor, settings: Mapping[str, float | Tensor], drawn: Draw
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The losses of a batch.
+
+    Args:
+        fuse: The student.
+        images: Infrared, visible luminance and the teacher's output, (N, 3, H, W) in [0, 1].
+        settings: Guidance and the hardenings' strengths by name, for all samples or (N,).
+        drawn: The random part of the hardening.
+
+    Returns:
+        The mixed, the guidance and the self-learning loss of each sample, (N,).
+    """
+    ir, vi, teacher = images.split(1, dim=1)
+    hard_ir, hard_vi = harden(ir, vi, settings, drawn)
+    if hard_ir is ir and hard_vi is vi:
+        fused = hard_fused = fuse(ir, vi)
+    else:
+        fused, hard_fused = fuse(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi))).chunk(2)
+    guide = guide_loss(fused, teacher, sobel(teacher))
+    own = self_loss(hard_fused, self_targets(ir, vi))
+    return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own
 
 
 def _copied(value: Any) -> Any:

@@ -6,7 +6,7 @@ the exact identity, the damage grows with the strength, and the result stays in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,14 +33,12 @@ def blur(image: Tensor, strength: Tensor) -> Tensor:
     x = image.transpose(0, 1)  # (1, N, H, W): every image is a channel with a kernel of its own
     x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), window, groups=count)
     x = F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), window.transpose(2, 3), groups=count)
-    return torch.where(_per_image(strength) > 0, x.transpose(0, 1).clamp(0, 1), image)
+    return x.transpose(0, 1).clamp(0, 1)
 
 
 def noise(image: Tensor, strength: Tensor, unit_noise: Tensor) -> Tensor:
     """Additive sensor noise of standard deviation `NOISE_STD` · strength; ``unit_noise`` is N(0, 1), like image."""
-    return torch.where(
-        _per_image(strength) > 0, (image + NOISE_STD * _per_image(strength) * unit_noise).clamp(0, 1), image
-    )
+    return (image + NOISE_STD * _per_image(strength) * unit_noise).clamp(0, 1)
 
 
 def darken(image: Tensor, strength: Tensor) -> Tensor:
@@ -71,34 +69,51 @@ class Draw:
     """The random part of one hardening, so that the same damage can be applied to the same batch again.
 
     Attributes:
-        share: Share of the asked strength that each image gets, by hardening, (N,) in [0, 1].
+        share: Share of the asked strength that each image gets, (len(HARDENINGS), N) in [0, 1].
         dark: Whether the visible image is darkened, else over-exposed, (N,).
-        unit_noise: Noise of both sources, (2N, 1, H, W), N(0, 1): infrared first.
+        seeds: Seeds of the sensor noise, one for each of equal parts of the batch; it is drawn only where asked for.
     """
 
-    share: Mapping[str, Tensor]
+    share: Tensor
     dark: Tensor
-    unit_noise: Tensor
+    seeds: tuple[int, ...]
+
+    def unit_noise(self, ir: Tensor) -> Tensor:
+        """Noise of both sources, N(0, 1), (2N, 1, H, W) for infrared images (N, 1, H, W), which come first."""
+        count = len(ir) // len(self.seeds)
+        parts = []
+        for seed in self.seeds:
+            generator = torch.Generator(ir.device).manual_seed(seed)
+            parts.append(torch.randn((2, count, *ir.shape[1:]), generator=generator, device=ir.device))
+        return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-def draw(shape: torch.Size, generator: torch.Generator, uniform: bool = True) -> Draw:
-    """Draws the random part for a batch.
+def draw(count: int, generator: torch.Generator, uniform: bool = True) -> Draw:
+    """Draws the random part for a batch; what it takes from the generator depends on nothing but ``count``.
 
     Args:
-        shape: Shape (N, 1, H, W) of one source.
-        generator: Where every random number comes from; it decides the device too.
+        count: Number of pairs.
+        generator: Where every random number comes from.
         uniform: Whether shares are drawn from U(0, 1); otherwise every image gets the full strength.
     """
-    count, device = shape[0], generator.device
-    shares = torch.rand((len(HARDENINGS), count), generator=generator, device=device)
-    if not uniform:
-        shares = torch.ones_like(shares)
-    dark = torch.rand(count, generator=generator, device=device) < 0.5
-    unit = torch.randn((2 * count, *shape[1:]), generator=generator, device=device)
-    return Draw(dict(zip(HARDENINGS, shares, strict=True)), dark, unit)
+    device = generator.device
+    shares = torch.rand((len(HARDENINGS) + 1, count), generator=generator, device=device)
+    share, dark = shares[:-1], shares[-1] < 0.5
+    seed = int(torch.randint(2**31, (), generator=generator, device=device))
+    return Draw(share if uniform else torch.ones_like(share), dark, (seed,))
 
 
-def harden(ir: Tensor, vi: Tensor, strengths: Mapping[str, float], drawn: Draw) -> tuple[Tensor, Tensor]:
+def concatenate(draws: Sequence[Draw]) -> Draw:
+    """The random part of several equal batches that are hardened as one."""
+    share, dark = torch.cat([one.share for one in draws], dim=1), torch.cat([one.dark for one in draws])
+    return Draw(share, dark, tuple(seed for one in draws for seed in one.seeds))
+
+
+def _asked(strength: float | Tensor) -> bool:
+    return bool((strength > 0).any()) if isinstance(strength, Tensor) else strength > 0
+
+
+def harden(ir: Tensor, vi: Tensor, strengths: Mapping[str, float | Tensor], drawn: Draw) -> tuple[Tensor, Tensor]:
     """Degrades a batch of pairs.
 
     In the order of an image's way: light (visible) and heat (infrared), then optics, then sensor noise.
@@ -106,24 +121,27 @@ def harden(ir: Tensor, vi: Tensor, strengths: Mapping[str, float], drawn: Draw) 
     Args:
         ir: Infrared, (N, 1, H, W) in [0, 1].
         vi: Visible luminance, same shape and range.
-        strengths: Strength in [0, 1] by name (`HARDENINGS`); a missing one is 0.
+        strengths: Strength in [0, 1] by name (`HARDENINGS`), for all images or (N,); a missing one is 0.
         drawn: The random part, from `draw`.
 
     Returns:
         The degraded infrared and visible images; with all strengths 0 the inputs themselves.
     """
-    amount = {name: strengths.get(name, 0.0) * drawn.share[name] for name in HARDENINGS}
-    active = {name for name in HARDENINGS if strengths.get(name, 0.0) > 0}
-    if "illumination" in active:
-        vi = illumination(vi, amount["illumination"], drawn.dark)
-    if "contrast" in active:
+    amount = {
+        name: (strengths[name] * share).to(ir.device)
+        for name, share in zip(HARDENINGS, drawn.share, strict=True)
+        if _asked(strengths.get(name, 0.0))
+    }
+    if "illumination" in amount:
+        vi = illumination(vi, amount["illumination"], drawn.dark.to(ir.device))
+    if "contrast" in amount:
         ir = contrast_loss(ir, amount["contrast"])
-    if active & {"blur", "noise"}:
+    if "blur" in amount or "noise" in amount:
         both = torch.cat((ir, vi))
-        if "blur" in active:
+        if "blur" in amount:
             both = blur(both, amount["blur"].repeat(2))
-        if "noise" in active:
-            both = noise(both, amount["noise"].repeat(2), drawn.unit_noise)
+        if "noise" in amount:
+            both = noise(both, amount["noise"].repeat(2), drawn.unit_noise(ir))
         ir, vi = both.chunk(2)
     return ir, vi
 
@@ -139,8 +157,8 @@ def selection_weights(losses: Tensor, sharpness: float) -> Tensor:
         Weights (M,), non-negative, summing to 1.
     """
     seen = ~torch.isnan(losses)
-    if sharpness == 0 or int(seen.sum()) < 2:
-        return torch.full_like(losses, 1 / losses.numel())
     known = losses[seen]
+    if sharpness == 0 or len(known) < 2:
+        return torch.full_like(losses, 1 / losses.numel())
     score = torch.nan_to_num((losses - known.mean()) / known.std().clamp_min(1e-8), nan=0.0)
     return torch.softmax(sharpness * score.clamp(-3, 3), dim=0)

@@ -1,38 +1,64 @@
 """Losses of the student's training: pure batched functions that return one value per sample, (N,).
 
-The targets that depend on the sources (or on the teacher's output) only are computed once, by `self_targets`
-and `sobel`, and may be kept beside the patches.
+The targets that depend on the sources (or on the teacher's output) only come from `self_targets` and `sobel`. Each
+loss computes its gradient in closed form along with its value: the windows are sums of shifted images, and so is
+their transpose, which is several times cheaper than pooling under automatic differentiation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-SSIM_WINDOW = 7
+SSIM_WINDOW = 7  # `_box_sum` is written for this size
 _C1, _C2 = 0.01**2, 0.03**2
 
 
 def sobel(image: Tensor) -> Tensor:
     """Sobel gradients, horizontal and vertical, an eighth of the usual gain: (N, 1, H, W) to (N, 2, H-2, W-2)."""
-    rows = image[..., :-2, :] + 2 * image[..., 1:-1, :] + image[..., 2:, :]
-    columns = image[..., :-2] + 2 * image[..., 1:-1] + image[..., 2:]
-    horizontal = rows[..., 2:] - rows[..., :-2]
-    vertical = columns[..., 2:, :] - columns[..., :-2, :]
-    return torch.cat((horizontal, vertical), dim=1) / 8
+    return torch.cat((_horizontal(image), _vertical(image)), dim=1)
+
+
+def _horizontal(image: Tensor) -> Tensor:
+    pairs = image[..., :-1, :] + image[..., 1:, :]
+    rows = pairs[..., :-1, :] + pairs[..., 1:, :]
+    return (rows[..., 2:] - rows[..., :-2]) / 8
+
+
+def _vertical(image: Tensor) -> Tensor:
+    pairs = image[..., :-1] + image[..., 1:]
+    columns = pairs[..., :-1] + pairs[..., 1:]
+    return (columns[..., 2:, :] - columns[..., :-2, :]) / 8
+
+
+def _sobel_transposed(gradient: Tensor) -> Tensor:
+    """The transpose of `sobel` as a linear map: (N, 2, H-2, W-2) to (N, 1, H, W)."""
+    horizontal, vertical = F.pad(gradient, (2, 2, 2, 2)).split(1, dim=1)
+    return -(_horizontal(horizontal) + _vertical(vertical))
+
+
+def _box_sum(image: Tensor) -> Tensor:
+    """Sums over 7×7 windows that lie inside the image, by doubling: 1, 2, 4, then 4 + 2 + 1 of each row and column."""
+    two = image[..., :-1, :] + image[..., 1:, :]
+    four = two[..., :-2, :] + two[..., 2:, :]
+    image = four[..., :-3, :] + (two[..., 4:-1, :] + image[..., 6:, :])
+    two = image[..., :-1] + image[..., 1:]
+    four = two[..., :-2] + two[..., 2:]
+    return four[..., :-3] + (two[..., 4:-1] + image[..., 6:])
 
 
 def _box(image: Tensor) -> Tensor:
-    return F.avg_pool2d(image, SSIM_WINDOW, stride=1)
+    return _box_sum(image) / SSIM_WINDOW**2
 
 
-def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Local mean and variance, over windows that lie inside the image."""
-    mean, square = _box(torch.cat((image, image * image), dim=1)).split(image.shape[1], dim=1)
-    return mean, (square - mean * mean).clamp_min(0)
+def _box_transposed(maps: Tensor) -> Tensor:
+    reach = SSIM_WINDOW - 1
+    return _box(F.pad(maps, (reach, reach, reach, reach)))
 
 
 @dataclass(frozen=True)
@@ -59,8 +85,61 @@ def self_targets(ir: Tensor, vi: Tensor) -> SelfTargets:
     gi, gv = sobel(ir), sobel(vi)
     stronger = gi.square().sum(1, keepdim=True) > gv.square().sum(1, keepdim=True)
     sources = torch.cat((ir, vi), dim=1)
-    mean, variance = _moments(sources)
+    mean, square = _box(torch.cat((sources, sources * sources), dim=1)).split(2, dim=1)
+    variance = (square - mean * mean).clamp_min(0)
     return SelfTargets(sources, torch.maximum(ir, vi), torch.where(stronger, gi, gv), mean, variance)
+
+
+class _Attach(torch.autograd.Function):
+    """Gives a loss, (N,), the gradient in ``fused`` that was computed with it, (N, 1, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, fused: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer.view(-1, 1, 1, 1) * gradient, None, None
+
+
+def _absolute(difference: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """``weight · mean|difference|`` per sample, and its gradient in the difference."""
+    size = difference[0].numel()
+    return difference.abs().flatten(1).sum(1) * (weight / size), difference.sign() * (weight / size)
+
+
+def _follow(fused: Tensor, intensity: Tensor, gradient: Tensor, weights: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """``w0 mean|F - intensity| + w1 mean|∇F - gradient|`` per sample, and its gradient in F."""
+    loss, slope = _absolute(fused - intensity, weights[0])
+    edge_loss, edge_slope = _absolute(sobel(fused) - gradient, weights[1])
+    return loss + edge_loss, slope + _sobel_transposed(edge_slope)
+
+
+def _ssim(fused: Tensor, targets: SelfTargets) -> tuple[Tensor, Tensor]:
+    """Mean SSIM with the two sources per sample, and its gradient in F.
+
+    With window averages m = ⟨F⟩, q = ⟨F²⟩ and c = ⟨F S⟩, SSIM is a rational function of m, q and c in each window;
+    its gradient in F is the transposed average of the derivatives in the three, times 1, 2F and S.
+    """
+    sources, mu = targets.sources, targets.mean
+    maps = _box(torch.cat((fused, fused * fused, fused * sources), dim=1))
+    mean, square, cross = maps.split((1, 1, 2), dim=1)
+    mean2 = mean * mean
+    product = mean * mu
+    light_above, light_below = 2 * product + _C1, mean2 + mu * mu + _C1
+    detail_above, detail_below = 2 * (cross - product) + _C2, (square - mean2) + targets.variance + _C2
+    inverse = 1 / (light_below * detail_below)
+    ratio = light_above * inverse  # half of SSIM's derivative in c
+    ssim = ratio * detail_above
+    in_mean = 2 * inverse * (mu * (detail_above - light_above) - mean * ssim * (detail_below - light_below))
+    in_square = ssim / detail_below
+    slopes = torch.cat((in_mean.sum(1, True), -in_square.sum(1, True), 2 * ratio), dim=1)
+    in_mean, in_square, in_cross = _box_transposed(slopes).split((1, 1, 2), dim=1)
+    gradient = in_mean + 2 * fused * in_square + (sources * in_cross).sum(1, True)
+    return ssim.mean((1, 2, 3)), gradient / ssim[0].numel()
 
 
 def self_loss(fused: Tensor, targets: SelfTargets) -> Tensor:
@@ -73,19 +152,12 @@ def self_loss(fused: Tensor, targets: SelfTargets) -> Tensor:
         targets: From `self_targets` of the clean sources.
 
     Returns:
-        Loss per sample, (N,), zero at best.
+        Loss per sample, (N,), zero at best; differentiable once, in ``fused``.
     """
-    intensity = (fused - targets.intensity).abs().mean((1, 2, 3))
-    gradient = (sobel(fused) - targets.gradient).abs().mean((1, 2, 3))
-    count = 2 * fused.shape[1]
-    maps = _box(torch.cat((fused, fused * fused, fused * targets.sources), dim=1))
-    mean, square, cross = maps[:, :1], maps[:, 1:2], maps[:, 2 : 2 + count]
-    variance = square - mean * mean
-    covariance = cross - mean * targets.mean
-    ssim = ((2 * mean * targets.mean + _C1) * (2 * covariance + _C2)) / (
-        (mean * mean + targets.mean.square() + _C1) * (variance + targets.variance + _C2)
-    )
-    return intensity + 5 * gradient + 1 - ssim.mean((1, 2, 3))
+    image = fused.detach()
+    loss, slope = _follow(image, targets.intensity, targets.gradient, (1, 5))
+    ssim, ssim_slope = _ssim(image, targets)
+    return _Attach.apply(fused, loss + 1 - ssim, slope - ssim_slope)
 
 
 def guide_loss(fused: Tensor, teacher: Tensor, teacher_gradient: Tensor) -> Tensor:
@@ -99,6 +171,6 @@ def guide_loss(fused: Tensor, teacher: Tensor, teacher_gradient: Tensor) -> Tens
         teacher_gradient: ``sobel(teacher)``.
 
     Returns:
-        Loss per sample, (N,).
+        Loss per sample, (N,); differentiable once, in ``fused``.
     """
-    return 4 * (fused - teacher).abs().mean((1, 2, 3)) + 10 * (sobel(fused) - teacher_gradient).abs().mean((1, 2, 3))
+    return _Attach.apply(fused, *_follow(fused.detach(), teacher, teacher_gradient, (4, 10)))
