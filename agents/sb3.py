@@ -12,6 +12,7 @@ import inspect
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
 SIDECAR = "fusion_gym.json"
 # Settings of the file that are not arguments of the algorithm, as in rl-baselines3-zoo.
-RUN_SETTINGS = ("policy", "n_timesteps", "noise_type", "noise_std", "env_wrapper")
+RUN_SETTINGS = ("policy", "n_timesteps", "n_envs", "noise_type", "noise_std", "env_wrapper")
 
 
 def algorithm(name: str) -> type[BaseAlgorithm]:
@@ -122,7 +123,9 @@ def _schedule(value: Any) -> Any:
         raise UserError(f"{value!r} is not a schedule; give lin_ and a number, as in lin_3e-4.") from error
 
 
-def save_model(model: BaseAlgorithm, path: Path, description: Mapping[str, Any], extra: Mapping[str, bytes]) -> None:
+def save_model(
+    model: BaseAlgorithm, path: Path, description: Mapping[str, Any], extra: Mapping[str, bytes] | None = None
+) -> None:
     """Saves a model atomically, with what is needed to build its policy again and, for checkpoints, further entries.
 
     Args:
@@ -144,7 +147,7 @@ def save_model(model: BaseAlgorithm, path: Path, description: Mapping[str, Any],
     model.save(buffer)
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(SIDECAR, json.dumps(facts, indent=2))
-        for name, content in extra.items():
+        for name, content in (extra or {}).items():
             archive.writestr(name, content)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
@@ -160,12 +163,23 @@ def read_description(path: Path) -> dict[str, Any] | None:
         raise UserError(f"The agent file {path} does not exist.")
     try:
         with zipfile.ZipFile(path) as archive:
-            if SIDECAR not in archive.namelist():
-                return None
-            facts = json.loads(archive.read(SIDECAR))
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, EOFError) as error:
+            known = SIDECAR in archive.namelist()
+        return json.loads(read_entry(path, SIDECAR)) if known else None
+    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not an agent's zip file, or it is damaged; give one that SB3 saved.") from error
-    return facts
+
+
+def read_entry(path: Path, name: str) -> bytes:
+    """One entry of a saved model's zip.
+
+    Raises:
+        UserError: If there is no such entry or the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name)
+    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is damaged or was not saved by train_agent.py: it has no sound {name}.") from error
 
 
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:

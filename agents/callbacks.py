@@ -1,0 +1,175 @@
+"""Callbacks of a training: our metrics in SB3's log, evaluation on fixed seeds, checkpoints to continue from."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.save_util import recursive_setattr
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.sb3 import read_entry, read_tensors, save_model
+from fusion_gym.cli import UserError
+from fusion_gym.files import atomic_path
+
+STEP_METRICS = ("action/",)  # logged as means over all steps
+END_METRICS = ("fusion/", "ratio/", "gap/", "student/", "score", "gain", "diverged")  # over the ends of episodes
+PREFIX, KEEP = "rl_model", 2
+_STATE, _REPLAY = "training.json", "replay.npz"
+_BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+class FusionMetrics(BaseCallback):
+    """Logs what the environment reports: ``fusion/*``, ``gap/*``, ``action/*`` and the like, beside SB3's figures."""
+
+    def _on_step(self) -> bool:
+        dones = self.locals.get("dones", ())
+        for info, done in zip(self.locals.get("infos", ()), dones, strict=True):
+            prefixes = STEP_METRICS + END_METRICS if done else STEP_METRICS
+            for key, value in info.items():
+                if key.startswith(prefixes):
+                    self.logger.record_mean(key if "/" in key else f"fusion/{key}", value)
+        return True
+
+
+class SeededEval(EvalCallback):
+    """Evaluation on the same episodes every time, so that evaluations differ by the agent alone.
+
+    Args:
+        eval_env: Environments to evaluate in.
+        seed: Seed of their first episodes.
+        folder: Run folder, for ``evaluations.npz``.
+        on_new_best: Called when the mean return is the highest so far.
+        freq: Evaluate every so many calls (steps of all environments together count once).
+        episodes: Episodes of an evaluation.
+    """
+
+    def __init__(
+        self, eval_env: VecEnv, seed: int, folder: Path, on_new_best: Callable[[], None], freq: int, episodes: int
+    ) -> None:
+        super().__init__(eval_env, eval_freq=freq, n_eval_episodes=episodes, log_path=str(folder), verbose=0)
+        self.seed, self._target, self._on_new_best = seed, folder / "evaluations.npz", on_new_best
+
+    def _on_step(self) -> bool:
+        if self.eval_freq <= 0 or self.n_calls % self.eval_freq:
+            return True
+        before = self.best_mean_reward
+        self.eval_env.seed(self.seed)
+        with atomic_path(self._target) as temporary:
+            self.log_path = str(temporary)
+            going_on = super()._on_step()
+        spread = float(np.std(self.evaluations_results[-1]))
+        print(f"{self.num_timesteps} steps: evaluation return {self.last_mean_reward:.4f} ± {spread:.4f}")
+        if self.best_mean_reward > before:
+            self._on_new_best()
+        return going_on
+
+    def history(self) -> dict[str, Any]:
+        """The evaluations so far, as plain lists."""
+        return {
+            "best": self.best_mean_reward,
+            "timesteps": [int(value) for value in self.evaluations_timesteps],
+            "results": [[float(value) for value in row] for row in self.evaluations_results],
+            "lengths": [[int(value) for value in row] for row in self.evaluations_length],
+            "successes": [[bool(value) for value in row] for row in self.evaluations_successes],
+        }
+
+    def restore(self, history: Mapping[str, Any]) -> None:
+        """Continues the history of an earlier training."""
+        self.best_mean_reward = float(history["best"])
+        self.evaluations_timesteps, self.evaluations_results = list(history["timesteps"]), list(history["results"])
+        self.evaluations_length, self.evaluations_successes = list(history["lengths"]), list(history["successes"])
+
+
+class Checkpoint(CheckpointCallback):
+    """Saves everything that continuing needs, in one zip that is written whole or not at all; the last few are kept.
+
+    Args:
+        freq: Save every so many calls.
+        folder: Run folder.
+        description: For `agents.sb3.save_model`.
+        evaluation: Whose history is saved too.
+    """
+
+    def __init__(self, freq: int, folder: Path, description: Mapping[str, Any], evaluation: SeededEval) -> None:
+        super().__init__(freq, str(folder), PREFIX)
+        self.description, self.evaluation = description, evaluation
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.save_freq == 0:
+            self.save()
+        return True
+
+    def save(self) -> None:
+        """Saves a checkpoint now."""
+        model = self.model
+        state = {
+            "num_timesteps": model.num_timesteps,
+            "_n_updates": model._n_updates,
+            "_episode_num": model._episode_num,
+            "episodes": [{key: float(value) for key, value in entry.items()} for entry in model.ep_info_buffer or ()],
+            "evaluation": self.evaluation.history(),
+        }
+        extra = {_STATE: json.dumps(state).encode()}
+        buffer = getattr(model, "replay_buffer", None)
+        if buffer is not None:
+            stream = io.BytesIO()
+            arrays = {name: getattr(buffer, name)[: buffer.size()] for name in _BUFFER}
+            np.savez_compressed(stream, pos=buffer.pos, full=buffer.full, **arrays)
+            extra[_REPLAY] = stream.getvalue()
+        save_model(model, Path(self._checkpoint_path(extension="zip")), self.description, extra)
+        for _, old in checkpoints(Path(self.save_path))[:-KEEP]:
+            old.unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a run folder with the steps they were made at, oldest first."""
+    found = [(path.stem.removeprefix(f"{PREFIX}_").removesuffix("_steps"), path) for path in folder.glob("*.zip")]
+    return sorted((int(steps), path) for steps, path in found if steps.isdecimal())
+
+
+def restore(model: BaseAlgorithm, evaluation: SeededEval, path: Path) -> None:
+    """Brings an untrained model to where a checkpoint left it; nothing in the file is unpickled.
+
+    Args:
+        model: A model made with the run's settings.
+        evaluation: Gets the history of evaluations.
+        path: The checkpoint.
+
+    Raises:
+        UserError: If the checkpoint is damaged or of other settings.
+    """
+    try:
+        parameters, variables = read_tensors(path, str(model.device))
+        model.set_parameters(parameters, exact_match=True, device=model.device)
+        for name, value in variables.items():
+            if value is not None:
+                recursive_setattr(model, f"{name}.data", value.data)
+        if hasattr(model, "weights"):  # ARS steps from a flat copy of the policy's parameters
+            model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+        state = json.loads(read_entry(path, _STATE))
+        for name in ("num_timesteps", "_n_updates", "_episode_num"):
+            setattr(model, name, int(state[name]))
+        model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
+        model.ep_success_buffer = deque(maxlen=model._stats_window_size)
+        evaluation.restore(state["evaluation"])
+        buffer = getattr(model, "replay_buffer", None)
+        if buffer is not None:
+            with np.load(io.BytesIO(read_entry(path, _REPLAY)), allow_pickle=False) as saved:
+                buffer.pos, buffer.full = int(saved["pos"]), bool(saved["full"])
+                for name in _BUFFER:
+                    getattr(buffer, name)[: buffer.size()] = saved[name]
+    except UserError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The checkpoint {path} is damaged or of other settings; remove it and resume again."
+        ) from error

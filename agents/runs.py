@@ -1,0 +1,145 @@
+"""Training runs: their environments, their logs and their folder, laid out as rl-baselines3-zoo does."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import inspect
+import multiprocessing
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import yaml
+from gymnasium.envs.registration import load_env_creator
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from fusion_gym import files, rendering
+from fusion_gym.cli import UserError, check_keys
+
+CONFIG = "config.yml"
+VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
+INFO_KEYWORDS = ("score", "score_clean", "score_hardened", "diverged")  # columns of the monitor files
+
+
+def full_id(env_id: str) -> str:
+    """The id with its package in front, so that worker processes import the package that registers it."""
+    return env_id if ":" in env_id else f"fusion_gym:{env_id}"
+
+
+def make_checked(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env:
+    """Makes one environment, turning whatever is wrong with its id or settings into one sentence.
+
+    Raises:
+        UserError: If there is no such environment, it has no such setting, or it is not one of ours.
+        ValueError: If the environment refuses a value.
+    """
+    try:
+        module, _, name = full_id(env_id).rpartition(":")
+        importlib.import_module(module)
+        spec = gym.spec(name)
+        if spec.entry_point is None:
+            raise UserError(f"The environment {env_id} has no entry point.")
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    except (gym.error.Error, ImportError) as error:
+        raise UserError(f"--env {env_id}: {error}") from error
+    parameters = inspect.signature(creator).parameters
+    if not any(value.kind is inspect.Parameter.VAR_KEYWORD for value in parameters.values()):
+        check_keys(kwargs, parameters, f"setting of {env_id}")
+    try:
+        env = gym.make(full_id(env_id), **kwargs)
+        env.get_wrapper_attr("action_names")
+    except TypeError as error:
+        raise UserError(f"--env-kwargs: a value is of a wrong type: {error}.") from error
+    except AttributeError as error:
+        raise UserError(
+            f"--env {env_id} is not an environment of FusionGym; there are FusionDistill-v0 and FusionDistillFast-v0."
+        ) from error
+    return env
+
+
+class WorkerSetup:
+    """Applied to every environment in its process: wrappers, and Ctrl-C left to the main process."""
+
+    def __init__(self, wrapper: str | None) -> None:
+        self.wrapper = wrapper
+
+    def __call__(self, env: gym.Env) -> gym.Env:
+        """Wraps an environment, in its process."""
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self.wrapper is None:
+            return env
+        module, _, name = self.wrapper.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), name)(env)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"There is no wrapper {self.wrapper!r}; give package.module.Class.") from error
+
+
+def make_envs(config: Mapping[str, Any], seed: int, folder: Path | None = None) -> VecEnv:
+    """The environments of a run.
+
+    Args:
+        config: The run's configuration.
+        seed: Seed of the first environment; the others follow.
+        folder: Where the monitor files go; None writes none. Existing ones are continued.
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    going_on = folder is not None and (folder / "0.monitor.csv").is_file()
+    return make_vec_env(
+        full_id(config["env"]),
+        config["n_envs"],
+        seed,
+        monitor_dir=None if folder is None else str(folder),
+        monitor_kwargs={"info_keywords": INFO_KEYWORDS, "override_existing": not going_on},
+        wrapper_class=WorkerSetup(config["hyperparams"].get("env_wrapper")),
+        env_kwargs=dict(config["env_kwargs"]),
+        vec_env_cls=VEC_ENVS[config["vec_env"]],
+    )
+
+
+def make_logger(folder: Path) -> Logger:
+    """SB3's logger into ``progress.csv`` (continued where it exists) and, where installed, TensorBoard events."""
+    path = folder / "progress.csv"
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    table = CSVOutputFormat(str(path))
+    if "\n" in before:
+        table.file.write(before[: before.rindex("\n") + 1])  # a line cut by a kill is dropped
+        table.keys = before[: before.index("\n")].split(",")
+    outputs: list[KVWriter] = [table]
+    try:
+        from stable_baselines3.common.logger import TensorBoardOutputFormat
+
+        outputs.append(TensorBoardOutputFormat(str(folder / "tensorboard")))
+    except (ImportError, AssertionError):
+        pass  # the extra "log" is not installed
+    return Logger(str(folder), outputs)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes ``config.yml`` and ``command.txt``, by which the run can be repeated."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.atomic_write(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+    files.atomic_write(folder / "command.txt", shlex.join(["python", *sys.argv]) + "\n")
+
+
+def draw_learning_curve(folder: Path) -> None:
+    """Draws ``learning_curve.png`` from ``progress.csv``: returns in training and in evaluation over the steps."""
+    with open(folder / "progress.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for label, key in (("training", "rollout/ep_rew_mean"), ("evaluation", "eval/mean_reward")):
+        points = [(float(row["time/total_timesteps"]), float(row[key])) for row in rows if row.get(key)]
+        if points:
+            x, y = zip(*sorted(points), strict=True)
+            series[label] = list(x), list(y)
+    picture = rendering.plot_curves(series, "environment steps", "return of an episode", "Learning curve")
+    rendering.save_picture(folder / "learning_curve.png", picture)

@@ -1,0 +1,269 @@
+#!/usr/bin/env python
+"""Trains an agent that sets guidance and hardening, and compares it with the default schedule and with chance."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from agents import load_agent
+from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
+from agents.evaluation import Outcome, evaluate, extremes, print_outcomes
+from agents.runs import (
+    CONFIG,
+    VEC_ENVS,
+    WorkerSetup,
+    draw_learning_curve,
+    make_checked,
+    make_envs,
+    make_logger,
+    write_config,
+)
+from agents.sb3 import ALGORITHMS, algorithm, hyperparameters, make_model, save_model
+from fusion_gym import files
+from fusion_gym.cli import UserError, check_keys, free_folder, guard, parse_settings, read_yaml, unused
+
+BEST, FINAL, SUMMARY = "best_model.zip", "final_model.zip", "summary.json"
+EVALUATION_SEED, REPORT_SEED = 1_000_000, 2_000_000  # away from the seeds of training
+REPORT_EPISODES, EXTREME_EPISODES = 10, 4
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; what is absent there comes from --config, then from the algorithm's YAML file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--algo", help=f"algorithm (default: ppo): {', '.join(ALGORITHMS)}")
+    add("--env", help="environment id (default: FusionDistill-v0)")
+    add("--data", help="folder of pairs, several joined by commas, or synthetic; short for --env-kwargs data=...")
+    add("--teacher", help="teacher's name, file, module:Class or folder; short for --env-kwargs teacher=...")
+    add("--env-kwargs", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="environment's settings")
+    add("-p", "--param", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="hyperparameters")
+    add("--config", type=Path, help="config.yml of an earlier run, or hyperparameters keyed by environment id")
+    add("--seed", type=int, help="drawn, printed and stored when absent")
+    add("-n", "--timesteps", type=int, help="environment steps (default: the algorithm's YAML file's)")
+    add("--n-envs", type=int, help="environments side by side (default: 2, or 1 on one core)")
+    add("--vec-env", choices=sorted(VEC_ENVS), help="in this process or in one each (default: subproc if several)")
+    add("--device", help="where students are trained (default: auto); the agent's own network stays on the CPU")
+    add("--threads", type=int, help="torch's threads in each process (default: 1)")
+    add("--eval-freq", type=int, help="steps between evaluations (default: a fifth of all; 0: none)")
+    add("--eval-episodes", type=int, help="episodes of an evaluation (default: 4)")
+    add("--save-freq", type=int, help="steps between checkpoints (default: a tenth of all)")
+    add("--resume", type=Path, metavar="RUN", help="continue the run in this folder; -n gives it more steps")
+    add("--out", type=Path, help="folder of the run (default: runs/ALGO)")
+    add("--report", action="store_true", help="also try constant schedules at the ends of every range")
+    add("--progress", action=argparse.BooleanOptionalAction, default=True, help="progress bar")
+    add("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    return parser.parse_args(argv)
+
+
+def configure(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Folder and configuration of the run.
+
+    Raises:
+        UserError: If a setting is unknown or not allowed, or the folder does not fit what is asked.
+    """
+    if args.resume is not None:
+        if not (args.resume / CONFIG).is_file():
+            raise UserError(f"{args.resume} has no {CONFIG}; give --resume the folder of an earlier run.")
+        config = read_yaml(args.resume / CONFIG)
+        config["n_timesteps"] = args.timesteps or config["n_timesteps"]
+        return args.resume, config
+    earlier = read_yaml(args.config) if args.config else {}
+    file = None if "hyperparams" in earlier else args.config
+    earlier = {} if file else earlier
+    algo, env_id = (args.algo or earlier.get("algo", "ppo")).lower(), args.env or earlier.get("env", "FusionDistill-v0")
+    algorithm(algo)
+    overrides = parse_settings(args.param, "--param")
+    if "hyperparams" in earlier and earlier.get("algo") == algo:
+        overrides = {**earlier["hyperparams"], **overrides}
+    hyperparams = hyperparameters(algo, env_id.split(":")[-1], overrides, file)
+    steps = args.timesteps or earlier.get("n_timesteps") or hyperparams["n_timesteps"]
+    n_envs = args.n_envs or earlier.get("n_envs") or hyperparams.get("n_envs") or min(2, os.cpu_count() or 1)
+    env_kwargs = {**earlier.get("env_kwargs", {}), **parse_settings(args.env_kwargs, "--env-kwargs")}
+    shortcuts = {"data": args.data, "teacher": args.teacher, "device": args.device, "threads": args.threads}
+    env_kwargs |= {key: value for key, value in shortcuts.items() if value is not None}
+    config = {
+        "algo": algo,
+        "env": env_id,
+        "env_kwargs": env_kwargs,
+        "seed": earlier.get("seed") if args.seed is None else args.seed,
+        "n_timesteps": int(steps),
+        "n_envs": int(n_envs),
+        "vec_env": args.vec_env or earlier.get("vec_env") or ("subproc" if n_envs > 1 else "dummy"),
+        "eval_freq": earlier.get("eval_freq", steps // 5) if args.eval_freq is None else args.eval_freq,
+        "eval_episodes": args.eval_episodes or earlier.get("eval_episodes", 4),
+        "save_freq": args.save_freq or earlier.get("save_freq") or max(1, steps // 10),
+        "hyperparams": {**hyperparams, "n_timesteps": int(steps), "n_envs": int(n_envs)},
+        "versions": _versions(),
+    }
+    if config["seed"] is None:
+        config["seed"] = int(np.random.default_rng().integers(2**31 - 2 * REPORT_SEED))
+    for name in ("n_timesteps", "n_envs", "eval_episodes", "save_freq"):
+        if config[name] < 1:
+            raise UserError(f"{name}={config[name]} is not allowed; give a whole number from 1 on.")
+    check_keys([config["vec_env"]], VEC_ENVS, "kind of --vec-env")
+    return (unused(args.out) if args.out else free_folder(Path("runs") / algo)), config
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for name in ("fusion-gym", "gymnasium", "stable-baselines3", "sb3-contrib", "torch", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def minutes(env: gym.Env, config: dict[str, Any], done: int) -> float:
+    """Expected duration of training, evaluations and final comparison, from the speed of two steps."""
+    env.reset(seed=0)
+    begin = time.perf_counter()
+    for _ in range(2):
+        env.step(np.zeros(env.action_space.shape or (), dtype=np.float32))
+    seconds = (time.perf_counter() - begin) / 2
+    length = env.get_wrapper_attr("episode_steps")
+    freq = config["eval_freq"]
+    evaluations = config["n_timesteps"] // freq * config["eval_episodes"] * length if freq > 0 else 0
+    steps = config["n_timesteps"] - done + evaluations + 3 * REPORT_EPISODES * length
+    return steps * seconds / min(config["n_envs"], os.cpu_count() or 1) / 60
+
+
+def train(config: dict[str, Any], out: Path, description: dict[str, Any], progress: bool) -> int:
+    """Trains, from the last checkpoint where there is one; leaves the best and the final model.
+
+    Returns:
+        The number of environment steps made in all.
+
+    Raises:
+        UserError: If the training breaks off.
+    """
+    saved = checkpoints(out)
+    seed = config["seed"] + (saved[-1][0] if saved else 0)  # a resumed run meets new students, not the first again
+    envs, judge_envs = make_envs(config, seed, out), make_envs(config, config["seed"])
+    try:
+        model = make_model(config["algo"], envs, config["hyperparams"], seed=seed, device="cpu")
+
+        def save_best() -> None:
+            save_model(model, out / BEST, description)
+            checkpoint.save()  # so that a resumed run knows what the best model reached
+
+        per_call = config["n_envs"]
+        evaluation = SeededEval(
+            judge_envs,
+            config["seed"] + EVALUATION_SEED,
+            out,
+            save_best,
+            -(-config["eval_freq"] // per_call),
+            config["eval_episodes"],
+        )
+        checkpoint = Checkpoint(max(1, config["save_freq"] // per_call), out, description, evaluation)
+        checkpoint.init_callback(model)
+        if saved:
+            restore(model, evaluation, saved[-1][1])
+            print(f"Continuing at step {model.num_timesteps} of {config['n_timesteps']}.")
+        model.set_logger(make_logger(out))
+        try:
+            if model.num_timesteps < config["n_timesteps"]:
+                model.learn(
+                    config["n_timesteps"] - model.num_timesteps,
+                    [FusionMetrics(), evaluation, checkpoint],
+                    reset_num_timesteps=False,
+                    progress_bar=progress,
+                )
+        except KeyboardInterrupt:
+            checkpoint.save()
+            raise
+        except ValueError as error:  # torch's distributions refuse NaN parameters
+            raise UserError(f"The training broke off at step {model.num_timesteps}: {error}") from error
+        except (EOFError, ConnectionError) as error:
+            raise UserError(f"A worker process died; --resume {out} continues from the last checkpoint.") from error
+        checkpoint.save()
+        save_model(model, out / FINAL, description)
+        if not (out / BEST).is_file():
+            save_model(model, out / BEST, description)
+        return model.num_timesteps
+    finally:
+        envs.close()
+        judge_envs.close()
+
+
+def compare(config: dict[str, Any], out: Path, env: gym.Env, report: bool, progress: bool) -> dict[str, Outcome]:
+    """Judges the best model, the default constant and chance on the same fresh students, and prints the table."""
+    specs = {"trained": str(out / BEST), "constant": "constant", "random": "random"}
+    agents = {label: load_agent(spec, env) for label, spec in specs.items()}
+    plain = {**config, "hyperparams": {}}  # the continuous environment, whatever the agent was trained in
+    envs = make_envs(plain, config["seed"])
+    seed = config["seed"] + REPORT_SEED
+    try:
+        with_bar = tqdm(agents.items(), desc="compare", unit="agent", disable=not progress)
+        outcomes = {label: evaluate(agent, envs, REPORT_EPISODES, seed) for label, agent in with_bar}
+        print_outcomes(f"{REPORT_EPISODES} fresh students each", outcomes)
+        if report:
+            ends = extremes(env.get_wrapper_attr("action_names"))
+            more = tqdm(ends.items(), desc="extremes", unit="agent", disable=not progress)
+            constants = {label: evaluate(load_agent(spec, env), envs, EXTREME_EPISODES, seed) for label, spec in more}
+            print_outcomes("Constant schedules at the ends of their ranges", constants)
+            outcomes |= constants
+    finally:
+        envs.close()
+    return outcomes
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does what the command line asks."""
+    out, config = configure(args)
+    if args.dry_run:
+        print(yaml.safe_dump({"out": str(out), **config}, sort_keys=False), end="")
+        return
+    torch.set_num_threads(args.threads or 1)
+    env = make_checked(config["env"], config["env_kwargs"])
+    wrapped = WorkerSetup(config["hyperparams"].get("env_wrapper"))(env)
+    make_model(config["algo"], wrapped, config["hyperparams"], device="cpu")  # mistakes show before anything is written
+    write_config(out, config)
+    steps = config["n_timesteps"]
+    print(f"{config['algo']} on {config['env']}, {steps} steps, seed {config['seed']}; folder {out}")
+    done = checkpoints(out)[-1][0] if checkpoints(out) else 0
+    print(f"About {max(1, round(minutes(env, config, done)))} min on {config['n_envs']} environments.")
+    description = {
+        "algo": config["algo"],
+        "policy": config["hyperparams"].get("policy", "MlpPolicy"),
+        "actions": list(env.get_wrapper_attr("action_names")),
+        "fixed": dict(env.get_wrapper_attr("fixed")),
+        "env": config["env"],
+        "env_kwargs": config["env_kwargs"],
+        "seed": config["seed"],
+    }
+    begin = time.perf_counter()
+    made = train(config, out, description, args.progress)
+    seconds = time.perf_counter() - begin
+    draw_learning_curve(out)
+    outcomes = compare(config, out, env, args.report, args.progress)
+    table = {
+        label: {**outcome.summary(), "returns": outcome.returns, "scores": outcome.scores}
+        for label, outcome in outcomes.items()
+    }
+    files.write_json(out / SUMMARY, {"config": config, "timesteps": made, "training_seconds": seconds, "agents": table})
+    print(f"The agent is in {out}: {BEST} (best evaluation), {FINAL}, learning_curve.png, {SUMMARY}.")
+    print(f"Next: python distill_student.py --agent {out / BEST}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; a user's mistake gives one sentence and exit code 2."""
+    args = parse(argv)
+    return guard("train_agent.py", lambda: run(args), "Stopped and saved; --resume with the run's folder continues.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
