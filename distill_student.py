@@ -18,7 +18,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 import fusion_gym
-from agents import load_agent
+from agents import comparison, load_agent
 from fusion_gym import export, files, rendering, report
 from fusion_gym.data import load_splits
 from fusion_gym.teachers import fuse_pair, fused_pairs
@@ -48,6 +48,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads")
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True)
+    comparison.add_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -162,6 +163,8 @@ def show(title: str, table: dict[str, dict[str, float]]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
+    if args.compare:
+        return comparison.run(args)
     out, config = configure(args)
     env = gym.make(
         "fusion_gym:FusionDistill-v0",

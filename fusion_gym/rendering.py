@@ -109,6 +109,55 @@ def plot_curves(
     return _pixels(figure)
 
 
+def plot_intervals(
+    panels: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str, title: str, mark: float | None = None
+) -> np.ndarray:
+    """Values with their intervals: a panel beside the other for each group, a line in it for each name.
+
+    Args:
+        panels: Value, lower and upper end by name, for each panel; the same names in every panel, the first on top.
+        xlabel: Label of the values.
+        title: Heading.
+        mark: A value that gets a vertical line in every panel.
+
+    Returns:
+        uint8 (H, W, 3) RGB.
+    """
+    names = list(next(iter(panels.values())))
+    left, height = 0.4 + 0.075 * max(len(name) for name in names), 1.3 + 0.28 * len(names)  # inches
+    width = left + 3.2 * len(panels)
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    grid = figure.add_gridspec(
+        1,
+        len(panels),
+        left=left / width,
+        right=1 - 0.15 / width,
+        top=1 - 0.65 / height,
+        bottom=0.5 / height,
+        wspace=0.08,
+    )
+    rows = np.arange(len(names))
+    for column, (heading, values) in enumerate(panels.items()):
+        axes = figure.add_subplot(grid[0, column])
+        middle, low, high = np.array([values[name] for name in names], dtype=np.float64).T
+        axes.barh(rows, high - low, left=low, height=0.55, color=_COLOURS[5], alpha=0.6)
+        axes.vlines(middle, rows - 0.275, rows + 0.275, color=_COLOURS[0], lw=1.8)
+        if mark is not None:
+            axes.axvline(mark, color=_COLOURS[1], lw=1.0, ls="--")
+        axes.set_yticks(rows, names if column == 0 else [""] * len(names))
+        axes.invert_yaxis()
+        axes.use_sticky_edges = False  # else the longest bar touches the frame
+        axes.margins(x=0.05)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.grid(axis="x", alpha=0.25, lw=0.6)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.set_title(heading, fontsize=9, loc="left", pad=4)
+        axes.set_xlabel(xlabel, fontsize=9)
+    figure.text(0.012, 1 - 0.22 / height, title, fontsize=11, fontweight="bold", va="center")
+    return _pixels(figure)
+
+
 def contact_sheet(rows: Sequence[Mapping[str, np.ndarray]], labels: Sequence[str], height: int = 240) -> np.ndarray:
     """Images in a grid: a column for each name, a row for each scene.
 

@@ -1,0 +1,224 @@
+"""A cell of a comparison: one student, trained for an episode under an agent and judged on test pairs.
+
+Cells are kept one by one, each in a file whose name holds a digest of all that its result depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+import fusion_gym
+from agents import load_agent
+from agents.scripted import Points, Schedule
+from fusion_gym.cli import UserError
+from fusion_gym.data import load_splits, probe_crops
+from fusion_gym.files import atomic_path, write_json
+from fusion_gym.metrics import Sources, evaluate
+from fusion_gym.probe import Fuse, Probe
+from fusion_gym.report import TABLE
+from fusion_gym.teachers import fused_pairs
+
+ENVIRONMENT = "FusionDistill-v0"
+CROP = 128  # side of the test crops, one of each pair: what can be judged in a fraction of the training's time
+CONVENTION = "cddfuse"  # of the metrics' table; the score has its own
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student to train and to judge.
+
+    Attributes:
+        name: Name of the agent, for reports.
+        agent: What `agents.load_agent` takes, or break points of a schedule by component.
+        instance: Name of the instance, for reports.
+        arguments: Arguments of the environment.
+        seed: Seed of the episode.
+        tests: Data whose test pairs the student is judged on; without any the cell gives the final score alone.
+        keep: Whether the student is saved beside the result.
+    """
+
+    name: str
+    agent: str | Mapping[str, Points]
+    instance: str
+    arguments: Mapping[str, Any]
+    seed: int
+    tests: tuple[str, ...] = ()
+    keep: bool = False
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.name} on {self.instance}, seed {self.seed}"
+
+    def path(self, folder: Path) -> Path:
+        """Where the result belongs; the student is beside it, with the suffix ``.pt``."""
+        agent = {"agent": self.agent, "file": _content(self.agent) if isinstance(self.agent, str) else ""}
+        judged = {"tests": self.tests, "crop": CROP, "convention": CONVENTION} if self.tests else {}
+        facts = {**agent, **judged, "arguments": dict(self.arguments), "version": fusion_gym.__version__}
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return folder / f"{file_name(self.name)}-{file_name(self.instance)}-{self.seed}-{digest}.json"
+
+
+def file_name(text: str) -> str:
+    """A text with whatever does not belong into a file's name replaced."""
+    return re.sub(r"[^\w.]+", "_", text)
+
+
+def _content(spec: str) -> str:
+    """Digest of the file that an agent's text names; '' where it names none."""
+    for part in (spec, spec.partition(":")[2], spec.rpartition(":")[2]):
+        if part and Path(part).is_file():
+            return hashlib.sha256(Path(part).read_bytes()).hexdigest()
+    return ""
+
+
+def load_result(path: Path) -> dict[str, Any] | None:
+    """The result of a finished cell; None where there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def complete(job: tuple[Cell, Path]) -> dict[str, Any]:
+    """Runs a cell and stores its result; what a worker process does.
+
+    Args:
+        job: The cell and the folder of the results.
+
+    Returns:
+        The result, as `run` gives it.
+    """
+    cell, folder = job
+    result, student = run(cell)
+    path = cell.path(folder)
+    if cell.keep:
+        with atomic_path(path.with_suffix(".pt")) as temporary:
+            torch.save({"width": student.width, "depth": student.depth, "weights": student.state_dict()}, temporary)
+    write_json(path, result)
+    return result
+
+
+def run(cell: Cell) -> tuple[dict[str, Any], torch.nn.Module]:
+    """Trains and judges the student of a cell.
+
+    Returns:
+        The result, JSON-able: ``score`` (the environment's last, on its probe), ``diverged``, and where there are
+        tests ``log`` (values over the decisions by name), ``drawn`` (the instance that the seed gave) and ``tests``
+        (figures by data); and the student.
+    """
+    env = environment(json.dumps(dict(cell.arguments), sort_keys=True))
+    agent = make_agent(cell.agent, env)
+    observation, info = env.reset(seed=cell.seed)
+    infos, state, start, over = [info], None, np.ones(1, dtype=bool), False
+    while not over:
+        action, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
+        observation, _, terminated, truncated, info = env.step(action)
+        infos.append(info)
+        start, over = np.zeros(1, dtype=bool), terminated or truncated
+    plain: Any = env.unwrapped
+    student = plain.distiller.student.eval()
+    result: dict[str, Any] = {"score": info["score"], "diverged": bool(info["diverged"])}
+    if cell.tests:
+        names = [name for name in info if name.startswith(("score", "action/", "student/"))]
+        result["log"] = {name: [float(entry[name]) for entry in infos] for name in names}
+        result["drawn"] = dict(plain.instance)
+        against = plain.instance["teacher"], plain.reference, plain.device
+        result["tests"] = {data: judge(data, *against).figures(student) for data in cell.tests}
+    return result, student
+
+
+@cache
+def environment(arguments: str) -> gym.Env:
+    """The environment of a cell, made once per process.
+
+    Args:
+        arguments: Arguments of the environment, as JSON.
+    """
+    return gym.make(f"fusion_gym:{ENVIRONMENT}", disable_env_checker=True, **json.loads(arguments))
+
+
+def make_agent(agent: str | Mapping[str, Points], env: gym.Env) -> Any:
+    """The agent of a cell: anew for each, so that no cell depends on those before it."""
+    if isinstance(agent, str):
+        return load_agent(agent, env)
+    return Schedule(agent, env.get_wrapper_attr("action_names"))
+
+
+class Judge:
+    """Test pairs with everything about the sources and the teacher computed once.
+
+    From each pair the crop with the most detail is taken. The score is the reward's own, from a
+    `fusion_gym.probe.Probe` over these crops.
+
+    Args:
+        crops: Infrared, visible, the teacher's and the reference's output, (N, 4, H, W) in [0, 1].
+    """
+
+    def __init__(self, crops: Tensor) -> None:
+        self.probe = Probe(*crops.split(1, dim=1))
+        probe = self.probe
+        self._inputs = torch.cat((probe.ir, probe.hard_ir)), torch.cat((probe.vi, probe.hard_vi))
+        self._sources = Sources(torch.cat((probe.ir, probe.ir)), torch.cat((probe.vi, probe.vi)))
+        clean = Sources(probe.ir, probe.vi)
+        with torch.no_grad():
+            values = evaluate(probe.teacher, clean, TABLE, convention=CONVENTION)
+        self.teacher = {name: float(value.mean()) for name, value in values.items()}
+
+    @torch.no_grad()
+    def figures(self, fuse: Fuse) -> dict[str, float]:
+        """Judges a fusion function.
+
+        Returns:
+            ``score``, ``score_clean``, ``score_hardened``; the mean of each metric on the clean pairs, and on the
+            hardened ones with the suffix ``_hardened``; ``teacher_ratio``, the mean over the metrics of the ratio to
+            the teacher's mean on the clean pairs.
+        """
+        reading = self.probe.read(fuse)
+        fused = torch.nan_to_num(fuse(*self._inputs), nan=0.0, posinf=1.0, neginf=0.0)
+        values = evaluate(fused, self._sources, TABLE, convention=CONVENTION)
+        count = len(self.probe)
+        clean = {name: float(value[:count].mean()) for name, value in values.items()}
+        hardened = {f"{name}_hardened": float(value[count:].mean()) for name, value in values.items()}
+        ratio = float(np.mean([clean[name] / max(self.teacher[name], 1e-3) for name in TABLE]))
+        scores = {name: getattr(reading, name) for name in ("score", "score_clean", "score_hardened")}
+        return {**scores, **clean, **hardened, "teacher_ratio": ratio}
+
+
+@cache
+def judge(data: str, teacher: str, reference: str, device: str) -> Judge:
+    """What judges students on the test pairs of some data, prepared once per process.
+
+    Args:
+        data: What `fusion_gym.data.load_splits` takes.
+        teacher: The student's teacher, as `fusion_gym.teachers.fused_pairs` takes it.
+        reference: The fusion that the score is relative to, likewise.
+        device: Where the judging is done.
+
+    Raises:
+        UserError: If the data have no test pairs.
+    """
+    pairs = load_splits(data).test
+    if not pairs:
+        raise UserError(f"{data} has no test pairs; give --test data with a test split.")
+    side = min(CROP, *(min(pair.ir.shape) for pair in pairs))
+    outputs = fused_pairs(teacher, pairs), fused_pairs(reference, pairs)
+    stacks = [np.stack((pair.ir, pair.vi, *fused)) for pair, *fused in zip(pairs, *outputs, strict=True)]
+    crops = probe_crops(stacks, side, len(stacks))
+    return Judge(torch.from_numpy(crops).to(device, torch.float32) / 255)
+
+
+def means(results: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Mean over cells of a logged value, decision by decision."""
+    return np.mean([result["log"][name] for result in results], axis=0).tolist()

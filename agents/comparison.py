@@ -1,0 +1,336 @@
+"""Compares agents and schedules: equal students, data, updates and seeds; resumable cell by cell.
+
+A cell is an agent on an instance with a student seed: see `agents.cells`. The same command again continues a
+comparison that was killed; more agents, instances and seeds are added to what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+import fusion_gym
+from agents import comparison_report
+from agents.cells import Cell, complete, environment, file_name, judge, load_result, make_agent
+from agents.rivals import RIVALS, Instances, Rivals
+from agents.search import settable
+from agents.workers import Failure, Pool
+from fusion_gym.cli import UserError, check_keys, read_yaml
+from fusion_gym.env import FusionDistillEnv
+from fusion_gym.files import atomic_write, write_csv
+
+CONFIG, TITLE = "config.yml", "compare"
+FIRST_SEED = 1000  # far from the small seeds that people train agents with
+# Arguments of the environment that are not an instance's: they are options of the command, or alike for all.
+_NOT_OF_INSTANCES = ("self", "episode_steps", "updates_per_step", "device", "threads", "render_mode")
+_PLAIN_STEMS = ("best_model", "final_model", "model")  # file names that say nothing, their folder does
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """An agent that takes part.
+
+    Attributes:
+        name: Its name in tables.
+        spec: What `agents.load_agent` takes, or one of `agents.rivals.RIVALS`.
+        arguments: Arguments of the environment that the agent brings along, the components that it sets above all.
+    """
+
+    name: str
+    spec: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a comparison to the command's."""
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="AGENT",
+        help=f"compare agents and schedules, each as for --agent, or NAME=AGENT, or one of {', '.join(RIVALS)}, "
+        "or a YAML file of {name: agent} or {name: {agent: ..., and arguments of the environment}}",
+    )
+    group.add_argument("--instances", default="default", help="YAML file of {name: {arguments of the environment}}")
+    group.add_argument("--seeds", type=int, default=10, help="student seeds for each agent and instance")
+    group.add_argument("--workers", type=int, default=1, help="parallel processes")
+    group.add_argument("--search-runs", type=int, default=500, help="students that the search for best-constant trains")
+    group.add_argument("--search-instances", help="instances that best-constant is tuned on; --instances when absent")
+    group.add_argument(
+        "--oracle-runs",
+        type=int,
+        help="students that each search on a single instance trains; --search-runs over the number of instances "
+        "when absent",
+    )
+
+
+def entrants(items: Sequence[str]) -> list[Entrant]:
+    """Reads the agents that are to be compared.
+
+    Raises:
+        UserError: If a file cannot be read or two agents have one name.
+    """
+    found: list[Entrant] = []
+    for item in items:
+        if item.endswith((".yml", ".yaml")) and ":" not in item:
+            found += [_entrant(str(name), value, item) for name, value in read_yaml(item).items()]
+            continue
+        named = re.match(r"^([\w.-]+)=(.+)$", item)
+        name, spec = named.groups() if named else (_default_name(item), item)
+        found.append(_entrant(name, spec, "--compare"))
+    names = [file_name(entrant.name) for entrant in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"Two agents are named {twice}; give one of them another name: NAME=AGENT.")
+    return found
+
+
+def _default_name(spec: str) -> str:
+    path = Path(spec.removeprefix("piecewise:"))
+    if not path.is_file():
+        return spec
+    return path.parent.name if path.stem in _PLAIN_STEMS else path.stem
+
+
+def _entrant(name: str, value: Any, where: str) -> Entrant:
+    arguments: dict[str, Any] = {}
+    if isinstance(value, Mapping):
+        arguments = {key: item for key, item in value.items() if key != "agent"}
+        value = value.get("agent")
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {name} takes an agent, or {{agent: ..., and arguments of the environment}}.")
+    _check_arguments(arguments, f"{where}: {name}")
+    if Path(value).suffix == ".zip" and "actions" not in arguments:
+        from agents.sb3 import read_description  # brings Stable-Baselines3 with it
+
+        actions = (read_description(Path(value)) or {}).get("actions")
+        if actions and tuple(actions) != settable(None):
+            arguments["actions"] = list(actions)
+    return Entrant(name, value, arguments)
+
+
+def read_instances(file: str) -> dict[str, dict[str, Any]]:
+    """Reads instances: arguments of the environment by name.
+
+    Args:
+        file: YAML file, or ``default`` for one instance without arguments.
+
+    Raises:
+        UserError: If the file cannot be read or names an argument that there is not.
+    """
+    if file == "default":
+        return {"default": {}}
+    content = {str(name): value if value is not None else {} for name, value in read_yaml(file).items()}
+    for name, arguments in content.items():
+        if not isinstance(arguments, Mapping):
+            raise UserError(f"{file}: {name} takes arguments of the environment, as in {{teacher: builtin}}.")
+        _check_arguments(arguments, f"{file}: {name}")
+    if len({file_name(name) for name in content}) < len(content) or not content:
+        raise UserError(f"{file} has no instances, or two whose names are alike; name each in its own way.")
+    return content
+
+
+def _check_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    known = [name for name in inspect.signature(FusionDistillEnv.__init__).parameters if name not in _NOT_OF_INSTANCES]
+    try:
+        check_keys(arguments, known, "argument of the environment")
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+class Comparison:
+    """A comparison as the command line asks for it.
+
+    Args:
+        args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``width``, ``learning_rate``,
+            ``batch_size``, ``updates``, ``decisions``, ``seed``, ``device``, ``out`` and ``progress``.
+
+    Raises:
+        UserError: If an option is not allowed.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        if not 1 <= args.decisions <= args.updates:
+            raise UserError(f"--updates {args.updates} is less than --decisions {args.decisions}; give more updates.")
+        for option in ("seeds", "workers", "search_runs", "oracle_runs"):
+            value = getattr(args, option)
+            if value is not None and value < 1:
+                raise UserError(f"--{option.replace('_', '-')} {value} is not allowed; give a number from 1 on.")
+        self.out, self.progress, self.workers = Path(args.out), args.progress, args.workers
+        self.tests = tuple(dict.fromkeys(args.test or args.data.split(",")))
+        shared = {
+            "data": args.data,
+            "episode_steps": args.decisions,
+            "updates_per_step": args.updates // args.decisions,
+            "teacher": args.teacher,
+            "student_width": args.width,
+            "learning_rate": args.learning_rate,
+            "batch_size": args.batch_size,
+            "device": args.device,
+        }
+        self.entrants = entrants(args.compare)
+        given = read_instances(args.instances)
+        self.instances = {name: {**shared, **own} for name, own in given.items()}
+        tuning = given if args.search_instances is None else read_instances(args.search_instances)
+        self.tuning = {name: {**shared, **own} for name, own in tuning.items()}
+        first = FIRST_SEED if args.seed is None else args.seed
+        self.seeds = list(range(first, first + args.seeds))
+        self.search_runs = args.search_runs
+        self.oracle_runs = args.oracle_runs or -(-args.search_runs // len(self.instances))
+
+    def arguments(self, entrant: Entrant) -> dict[str, dict[str, Any]]:
+        """Arguments of the environment for an agent, by instance."""
+        return {name: {**arguments, **entrant.arguments} for name, arguments in self.instances.items()}
+
+    def check(self) -> None:
+        """Tries everything that a cell needs, so that mistakes show before any training; warms the disk cache.
+
+        Raises:
+            ValueError: If something cannot be loaded or does not fit; one sentence.
+        """
+        wanted = [(entrant.spec, a) for entrant in self.entrants for a in self.arguments(entrant).values()]
+        if any(entrant.spec in RIVALS for entrant in self.entrants):
+            wanted += [(RIVALS[0], arguments) for arguments in self.tuning.values()]
+        for spec, arguments in tqdm(wanted, disable=not self.progress, desc="prepare", unit="task", leave=False):
+            env = environment(json.dumps(arguments, sort_keys=True))
+            if spec not in RIVALS:
+                make_agent(spec, env)
+            plain: Any = env.unwrapped
+            for data in self.tests:
+                for teacher in plain.teachers:
+                    judge(data, teacher, plain.reference, plain.device)
+        if self.workers > 1:  # the workers have their own
+            environment.cache_clear()
+            judge.cache_clear()
+
+    def open(self) -> None:
+        """Makes the folder, or checks that the comparison in it is this one.
+
+        Raises:
+            UserError: If the folder is in use by something else.
+        """
+        path = self.out / CONFIG
+        facts = {"tests": list(self.tests), "version": fusion_gym.__version__, "instances": self.instances}
+        config = json.loads(json.dumps(facts))
+        if path.is_file():
+            earlier = read_yaml(path)
+            for key, old, new in _pairs(earlier, config):
+                if old != new:
+                    raise UserError(
+                        f"{self.out} holds a comparison with {key} {old}, not {new}; give another --out, or the same "
+                        "settings."
+                    )
+            config["instances"] = {**earlier["instances"], **config["instances"]}
+        elif self.out.exists() and any(self.out.iterdir() if self.out.is_dir() else [self.out]):
+            raise UserError(f"{self.out} is in use and holds no comparison; give another --out.")
+        for folder in ("cells", "search/cells"):
+            (self.out / folder).mkdir(parents=True, exist_ok=True)
+        atomic_write(path, yaml.safe_dump(config, sort_keys=False))
+
+    def run(self) -> None:
+        """Searches, trains, judges and reports."""
+        self.check()
+        self.open()
+        with Pool(complete, self.workers) as pool:
+            rivals = Rivals(self.out / "search", lambda cells, title: self._trials(pool, cells, title))
+            cells = [cell for entrant in self.entrants for cell in self._cells(entrant, rivals)]
+            cells.sort(key=lambda cell: cell.seed)  # so that a part of the work is a comparison of fewer seeds
+            results = self._results(pool, cells, self.out / "cells", TITLE)
+        done = {
+            (cell.name, cell.instance, cell.seed): result
+            for cell, result in zip(cells, results, strict=True)
+            if not isinstance(result, Failure)
+        }
+        write_csv(self.out / "comparison.csv", self._rows(done))
+        finished = [
+            entrant.name
+            for entrant in self.entrants
+            if any(all((entrant.name, instance, seed) in done for instance in self.instances) for seed in self.seeds)
+        ]
+        table = comparison_report.Results(finished, list(self.instances), self.seeds, self.tests, done)
+        comparison_report.write(table, self.out, {cell.name: cell.path(self.out / "cells") for cell in cells[::-1]})
+        failed = [
+            f"{cell}: {result.reason}"
+            for cell, result in zip(cells, results, strict=True)
+            if isinstance(result, Failure)
+        ]
+        if failed:
+            print(f"{len(failed)} of {len(cells)} cells failed:", *failed, sep="\n  ", file=sys.stderr)
+            print("The same command again tries them again.", file=sys.stderr)
+            raise SystemExit(1)
+        print(f"Made: {self.out / 'comparison.csv'}, comparison.md and pictures in {self.out}.")
+        print(f"Next: look at {self.out / 'intervals.png'}")
+
+    def _cells(self, entrant: Entrant, rivals: Rivals) -> list[Cell]:
+        instances = self.arguments(entrant)
+        agents: Mapping[str, Any] = dict.fromkeys(instances, entrant.spec)
+        if entrant.spec in RIVALS:
+            tuning = {name: {**arguments, **entrant.arguments} for name, arguments in self.tuning.items()}
+            agents = rivals.find(entrant.spec, instances, tuning, self.search_runs, self.oracle_runs)
+        return [
+            Cell(entrant.name, agents[name], name, arguments, seed, self.tests, keep=seed == self.seeds[0])
+            for name, arguments in instances.items()
+            for seed in self.seeds
+        ]
+
+    def _trials(self, pool: Pool, cells: Sequence[Cell], title: str) -> list[Any]:
+        results = self._results(pool, cells, self.out / "search" / "cells", title)
+        for cell, result in zip(cells, results, strict=True):
+            if isinstance(result, Failure):
+                raise UserError(
+                    f"The search {title} stopped, for {cell} failed: {result.reason}; the same command again continues."
+                )
+        return results
+
+    def _results(self, pool: Pool, cells: Sequence[Cell], folder: Path, title: str) -> list[Any]:
+        """The results of cells, stored ones or by running them, with a progress bar."""
+        results: list[Any] = [load_result(cell.path(folder)) for cell in cells]
+        open_cells = [index for index, result in enumerate(results) if result is None]
+        bar = tqdm(
+            total=len(cells),
+            initial=len(cells) - len(open_cells),
+            desc=title,
+            unit="student",
+            leave=title == TITLE,
+            disable=not self.progress or not open_cells,
+        )
+        for position, result in pool.run([(cells[index], folder) for index in open_cells]):
+            results[open_cells[position]] = result
+            bar.update()
+        bar.close()
+        return results
+
+    def _rows(self, done: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {"agent": entrant.name, "instance": instance, "dataset": data, "seed": seed, **figures}
+            for entrant in self.entrants
+            for instance in self.instances
+            for seed in self.seeds
+            if (entrant.name, instance, seed) in done
+            for data, figures in done[entrant.name, instance, seed]["tests"].items()
+        ]
+
+
+def _pairs(earlier: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What an earlier configuration and the present one must agree in: name, earlier value, present value."""
+    pairs = [(key, earlier.get(key), config[key]) for key in ("tests", "version")]
+    known: Instances = earlier.get("instances") or {}
+    for name in set(known) & set(config["instances"]):
+        keys = dict.fromkeys((*known[name], *config["instances"][name]))
+        pairs += [(f"{name}'s {key}", known[name].get(key), config["instances"][name].get(key)) for key in keys]
+    return pairs
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the comparison that the command line asks for."""
+    Comparison(args).run()

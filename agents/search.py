@@ -1,0 +1,200 @@
+"""Searches for schedules, as hard-working rivals of an agent: the best constant of a grid, and an open loop.
+
+A candidate is a schedule: break points (progress, physical value) by component. A search asks for scores of
+candidates on blocks: a block is one student seed over all instances that the search is for, and its score their
+mean. Within a round all candidates are tried on the same blocks. The searches are deterministic in the scores they
+get, so that one that is started again with the old scores at hand takes the same way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agents.scripted import HARDENINGS, Points
+from fusion_gym.actions import ACTIONS, decode, encode
+
+Candidate = dict[str, Points]
+Evaluate = Callable[[Sequence[tuple[Candidate, int]]], Sequence[float]]
+
+# Grids of guidance, hardening (one strength for all) and selection, the coarsest first; all hold the default.
+GRIDS: tuple[tuple[tuple[float, ...], ...], ...] = (
+    ((0.0, 0.25, 0.5, 0.75), (0.0, 0.2, 0.4, 0.6), (0.5,)),
+    ((0.0, 0.15, 0.3, 0.5, 0.7, 0.9), (0.0, 0.1, 0.2, 0.35, 0.5, 0.7), (0.5,)),
+    ((0.0, 0.15, 0.3, 0.5, 0.7, 0.9), (0.0, 0.1, 0.2, 0.35, 0.5, 0.7), (0.0, 0.5, 2.0)),
+)
+POPULATION, ELITES = 12, 4
+KEEP = 0.3  # share of the old mean and spread that a generation of the open loop keeps
+SPREAD, LEAST_SPREAD = 0.5, 0.05  # in units of the action, which is 2 wide
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        schedule: The best candidate.
+        score: Its mean score over the blocks that it was tried on.
+        blocks: The number of these blocks.
+        table: Every candidate's schedule, mean score and number of blocks, the best first.
+    """
+
+    schedule: Candidate
+    score: float
+    blocks: int
+    table: list[dict[str, Any]]
+
+
+class Trials:
+    """Scores of candidates, block by block.
+
+    Args:
+        evaluate: Gives a score for each (candidate, block).
+    """
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+        self._schedules: list[Candidate] = []
+        self._scores: list[list[float]] = []
+
+    def add(self, schedule: Candidate) -> int:
+        """Enters a candidate; gives its number."""
+        self._schedules.append(schedule)
+        self._scores.append([])
+        return len(self._schedules) - 1
+
+    def run(self, numbers: Sequence[int], blocks: range) -> None:
+        """Tries candidates on all of some blocks."""
+        asked = list(itertools.product(numbers, blocks))
+        scores = self._evaluate([(self._schedules[number], block) for number, block in asked])
+        for (number, _), score in zip(asked, scores, strict=True):
+            self._scores[number].append(score)
+
+    def mean(self, number: int) -> float:
+        """Mean score of a candidate over all blocks that it was tried on."""
+        return float(np.mean(self._scores[number]))
+
+    def found(self, best: int) -> Found:
+        """The result, given the number of the best candidate."""
+        order = sorted(range(len(self._scores)), key=lambda n: (n != best, -len(self._scores[n]), -self.mean(n)))
+        table = [{"schedule": self._schedules[n], "score": self.mean(n), "blocks": len(self._scores[n])} for n in order]
+        return Found(self._schedules[best], self.mean(best), len(self._scores[best]), table)
+
+
+def constants(names: Collection[str], blocks: int) -> list[Candidate]:
+    """The constant schedules of the finest grid that some blocks can search.
+
+    Args:
+        names: Components that the agent may set; the others are left out of the grid.
+        blocks: Blocks that the search may use; about two for each candidate are needed at least.
+    """
+    made: list[Candidate] = []
+    for axes in GRIDS:
+        finer = list(dict.fromkeys(_constant(names, *values) for values in itertools.product(*axes)))
+        if made and sum(count * each for count, each in halving(len(finer), 0)) > blocks:
+            break
+        made = [{name: [(0.0, value)] for name, value in items} for items in finer]
+    return made
+
+
+def _constant(names: Collection[str], guidance: float, hardening: float, selection: float) -> tuple[Any, ...]:
+    values = {"guidance": guidance, **dict.fromkeys(HARDENINGS, hardening), "selection": selection}
+    return tuple((name, value) for name, value in values.items() if name in names)
+
+
+def halving(candidates: int, blocks: int) -> list[tuple[int, int]]:
+    """Plan of a successive halving (Jamieson and Talwalkar, 2016, arXiv:1502.07943).
+
+    Every round gets an equal share of the blocks and ends with the better half going on.
+
+    Args:
+        candidates: Number of candidates.
+        blocks: Blocks to spend, at least.
+
+    Returns:
+        Candidates and new blocks for each of them, by round; their products sum up to ``blocks`` or more.
+    """
+    counts = [candidates]
+    while counts[-1] > 2:
+        counts.append(math.ceil(counts[-1] / 2))
+    return [(count, max(1, math.ceil(blocks / len(counts) / count))) for count in counts]
+
+
+def successive_halving(candidates: Sequence[Candidate], evaluate: Evaluate, blocks: int) -> Found:
+    """The best of some candidates.
+
+    Args:
+        candidates: The candidates.
+        evaluate: Scores candidates on blocks.
+        blocks: Blocks to spend, at least.
+    """
+    trials = Trials(evaluate)
+    left = [trials.add(candidate) for candidate in candidates]
+    first = 0
+    for count, each in halving(len(left), blocks):
+        left = sorted(left, key=trials.mean, reverse=True)[:count] if first else left
+        trials.run(left, range(first, first + each))
+        first += each
+    return trials.found(max(left, key=trials.mean))
+
+
+def generations(blocks: int) -> int:
+    """Number of generations of `cross_entropy` for a number of blocks; a fifth is for the final comparison."""
+    return max(1, math.ceil(0.8 * blocks / POPULATION))
+
+
+def cross_entropy(start: Candidate, evaluate: Evaluate, blocks: int, parts: int = 4, seed: int = 0) -> Found:
+    """The best open-loop schedule near a constant one, by the cross-entropy method (de Boer et al., 2005).
+
+    The schedule is a line through ``parts`` break points, evenly spaced, for each of guidance, hardening (one
+    strength for all) and selection. A generation is drawn around the mean so far and tried on a block of its own; its
+    better third moves mean and spread. In the end the mean is compared with the start on fresh blocks, and the better
+    of the two is the result: the start is beaten or kept.
+
+    Args:
+        start: A constant schedule.
+        evaluate: Scores candidates on blocks.
+        blocks: Blocks to spend, at least.
+        parts: Number of break points.
+        seed: Seed of the draws.
+    """
+    names = list(start)
+    groups = [[n for n in names if n in HARDENINGS], *([n] for n in names if n not in HARDENINGS)]
+    groups = [group for group in groups if group]
+    times = np.linspace(0, 1, parts)
+
+    def schedule(vector: np.ndarray) -> Candidate:
+        curves: Candidate = {}
+        for group, values in zip(groups, vector.reshape(len(groups), parts), strict=True):
+            physical = [decode(np.array([value]), group[:1])[group[0]] for value in values]
+            curves |= {name: list(zip(times.tolist(), physical, strict=True)) for name in group}
+        return curves
+
+    rng = np.random.default_rng(seed)
+    values = [encode({group[0]: start[group[0]][0][1]}, group[:1])[0] for group in groups]
+    mean = np.repeat(np.array(values, dtype=np.float64), parts)
+    spread = np.full(mean.shape, SPREAD)
+    trials = Trials(evaluate)
+    rounds = generations(blocks)
+    for generation in range(rounds):
+        drawn = np.clip(mean + spread * rng.standard_normal((POPULATION, len(mean))), -1, 1)
+        numbers = [trials.add(schedule(vector)) for vector in drawn]
+        trials.run(numbers, range(generation, generation + 1))
+        order = np.argsort([-trials.mean(number) for number in numbers], kind="stable")
+        elite = drawn[order[:ELITES]]
+        mean = KEEP * mean + (1 - KEEP) * elite.mean(0)
+        spread = np.maximum(KEEP * spread + (1 - KEEP) * elite.std(0), LEAST_SPREAD)
+    finalists = [trials.add(start), trials.add(schedule(mean))]
+    left = max(1, math.ceil((blocks - rounds * POPULATION) / 2))
+    trials.run(finalists, range(rounds, rounds + left))
+    return trials.found(max(finalists, key=trials.mean))
+
+
+def settable(actions: Sequence[str] | None) -> tuple[str, ...]:
+    """The components that an environment with this argument ``actions`` lets an agent set."""
+    return tuple(ACTIONS) if actions is None else tuple(actions)
