@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -137,11 +138,18 @@ class Distiller:
             _, guide, own = batch_losses(self.student, images, settings, drawn)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Distiller:
+        """An independent distiller in the same state; the patches, which never change, are shared."""
+        memo[id(self.bank)] = self.bank
+        copied = memo[id(self)] = Distiller.__new__(Distiller)
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on, as copies."""
         return {
-            "student": {name: value.clone() for name, value in self.student.state_dict().items()},
-            "optimizer": _copied(self.optimizer.state_dict()),
+            "student": copy.deepcopy(dict(self.student.state_dict())),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
             "patch_losses": self.patch_losses.clone(),
             "updates": self.updates,
@@ -150,7 +158,7 @@ class Distiller:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, for a student of the same shape on the same patches."""
         self.student.load_state_dict(state["student"])
-        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.generator.set_state(state["generator"])
         self.patch_losses = state["patch_losses"].clone()
         self.updates = state["updates"]
@@ -179,14 +187,3 @@ def batch_losses(
     guide = guide_loss(fused, teacher, sobel(teacher))
     own = self_loss(hard_fused, self_targets(ir, vi))
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own
-
-
-def _copied(value: Any) -> Any:
-    """A copy of nested dicts and lists whose tensors are copied too."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    return value

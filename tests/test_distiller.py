@@ -1,0 +1,177 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fusion_gym.distiller import FINAL_LEARNING_RATE, Distiller
+from fusion_gym.models.student import Student
+
+PLAIN = {"guidance": 0.5, "blur": 0.0, "noise": 0.0, "illumination": 0.0, "contrast": 0.0, "selection": 0.0}
+HARD = {"guidance": 0.3, "blur": 0.5, "noise": 0.5, "illumination": 0.5, "contrast": 0.5, "selection": 2.0}
+
+
+def some_bank(patches=24, side=16, seed=0):
+    """Smooth patches whose teacher is the brighter source."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (patches, 2, side // 4, side // 4), dtype=np.uint8)
+    sources = coarse.repeat(4, axis=2).repeat(4, axis=3)
+    return np.concatenate((sources, sources.max(1, keepdims=True)), axis=1)
+
+
+def make(bank=None, seed=0, total_updates=40, learning_rate=3e-3):
+    generator = torch.Generator().manual_seed(seed)
+    student = Student(4, generator=generator)
+    bank = some_bank() if bank is None else bank
+    return Distiller(bank, student, learning_rate, 4, total_updates, generator)
+
+
+def weights(distiller):
+    return torch.cat([p.detach().flatten() for p in distiller.student.parameters()])
+
+
+@pytest.mark.parametrize("how", ["state", "file", "deepcopy"])
+def test_resumed_is_uninterrupted_bit_for_bit(how, tmp_path):
+    whole = make()
+    whole.advance(PLAIN, 3)
+    expected = [whole.advance(HARD, 5), whole.advance(PLAIN, 3)]
+
+    first = make()
+    first.advance(PLAIN, 3)
+    if how == "deepcopy":
+        second = copy.deepcopy(first)
+    else:
+        state = first.state_dict()
+        if how == "file":
+            torch.save(state, tmp_path / "state.pt")
+            state = torch.load(tmp_path / "state.pt", weights_only=True)
+        second = make(seed=1)
+        second.load_state_dict(state)
+    first.advance(HARD, 2)  # what was saved does not change with what it was saved from
+    assert [second.advance(HARD, 5), second.advance(PLAIN, 3)] == expected
+    assert torch.equal(weights(second), weights(whole))
+    assert torch.equal(second.patch_losses.nan_to_num(-1), whole.patch_losses.nan_to_num(-1))
+
+
+def test_two_short_calls_are_one_long_call():
+    one, two = make(), make()
+    one.advance(HARD, 6)
+    two.advance(HARD, 4)
+    two.advance(HARD, 2)
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_copies_share_the_patches():
+    distiller = make()
+    assert copy.deepcopy(distiller).bank is distiller.bank
+
+
+def test_the_stream_of_random_numbers_does_not_depend_on_the_settings():
+    one, two = make(), make()
+    one.advance(PLAIN, 3)
+    two.advance(HARD, 3)
+    assert torch.equal(one.generator.get_state(), two.generator.get_state())
+
+
+def test_training_reduces_the_loss_that_it_is_asked_to_reduce():
+    for guidance, attribute in ((1.0, "loss_guide"), (0.0, "loss_self")):
+        distiller = make(total_updates=80)
+        settings = {**PLAIN, "guidance": guidance}
+        before = getattr(distiller.advance(settings, 10), attribute)
+        distiller.advance(settings, 60)
+        assert getattr(distiller.advance(settings, 10), attribute) < 0.9 * before
+
+
+def test_without_guidance_the_teacher_does_not_matter():
+    other = some_bank()
+    other[:, 2] = 0
+    one, two = make(), make(other)
+    settings = {**HARD, "guidance": 0.0, "selection": 0.0}
+    one.advance(settings, 4)
+    two.advance(settings, 4)
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_with_full_guidance_the_hardening_does_not_matter():
+    one, two = make(), make()
+    one.advance({**PLAIN, "guidance": 1.0, "noise": 0.2}, 4)
+    two.advance({**PLAIN, "guidance": 1.0, "noise": 1.0, "blur": 1.0}, 4)
+    torch.testing.assert_close(weights(one), weights(two), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in HARD if name != "guidance"])
+def test_each_setting_changes_the_training(name):
+    one, two = make(), make()
+    one.advance(PLAIN, 4)
+    two.advance({**PLAIN, name: HARD[name]}, 4)
+    assert not torch.equal(weights(one), weights(two))
+
+
+def test_unhardened_halves_are_computed_once_with_the_same_result():
+    one, two = make(), make()
+    one.advance(PLAIN, 4)
+    two.advance({**PLAIN, "noise": 1e-9}, 4)
+    torch.testing.assert_close(weights(one), weights(two), rtol=0, atol=1e-5)
+
+
+def test_the_latest_loss_of_each_sampled_patch_is_kept():
+    distiller = make()
+    distiller.advance(PLAIN, 1)
+    seen = ~distiller.patch_losses.isnan()
+    assert 1 <= int(seen.sum()) <= distiller.batch_size
+    assert (distiller.patch_losses[seen] > 0).all()
+
+
+def test_sharp_selection_prefers_patches_of_high_loss():
+    distiller = make()
+    distiller.patch_losses = torch.linspace(0, 1, len(distiller.bank))
+    drawn = {}
+    for sharpness in (0.0, 4.0):
+        index = torch.cat([distiller.batch(sharpness)[0] for _ in range(200)])
+        assert index.min() >= 0
+        assert index.max() < len(distiller.bank)
+        drawn[sharpness] = distiller.patch_losses[index].mean()
+    assert drawn[0.0] == pytest.approx(0.5, abs=0.05)
+    assert drawn[4.0] > 0.85
+
+
+def test_patches_are_mirrored_half_of_the_time():
+    distiller = make()
+    mirrored = 0
+    for _ in range(50):
+        index, images, _ = distiller.batch(0.0)
+        straight = torch.from_numpy(distiller.bank[index.numpy()]).float() / 255
+        for image, original in zip(images, straight, strict=True):
+            same = torch.equal(image, original)
+            assert same or torch.equal(image, original.flip(2))
+            mirrored += not same
+    assert 60 < mirrored < 140  # of 200
+
+
+def test_the_learning_rate_falls_by_a_cosine():
+    distiller = make(total_updates=8, learning_rate=1e-2)
+    rates = []
+    for _ in range(9):
+        rates.append(distiller.rate)
+        distiller.advance(PLAIN, 1)
+    assert rates[0] == pytest.approx(1e-2)
+    assert rates[4] == pytest.approx(1e-2 * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) / 2))
+    assert rates[8] == distiller.rate == pytest.approx(1e-2 * FINAL_LEARNING_RATE)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_diverged_student_shows_in_the_figures():
+    distiller = make()
+    with torch.no_grad():
+        distiller.student.head.weight.fill_(math.nan)
+    assert not distiller.advance(HARD, 2).finite
+
+
+def test_measuring_trains_nothing():
+    distiller = make()
+    before = weights(distiller).clone()
+    stats = distiller.measure(HARD)
+    assert stats.finite
+    assert torch.equal(weights(distiller), before)
+    assert distiller.updates == 0
