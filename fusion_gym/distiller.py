@@ -95,6 +95,7 @@ class Distiller:
         drawn = draw(self.batch_size, self.generator)
         return index, images.to(self._device, torch.float32) / 255, drawn
 
+    @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does
     def advance(self, settings: Mapping[str, float], updates: int) -> Stats:
         """Makes some updates under constant settings.
 
