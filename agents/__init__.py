@@ -77,7 +77,6 @@ def _own_agent(module: str, rest: str, env: gym.Env) -> Any:
         made = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"There is no agent {module}:{rest}: {error}; give module:Class, importable here.") from error
-    agent = made.load(file, env) if file else made(env)
-    if not callable(getattr(agent, "predict", None)):
-        raise UserError(f"{module}:{name} has no method predict(observation, state, episode_start, deterministic).")
-    return agent
+    if not callable(getattr(made, "predict", None)):
+        raise UserError(f"{module}:{name} is no class with predict(observation, state, episode_start, deterministic).")
+    return made.load(file, env) if file else made(env)

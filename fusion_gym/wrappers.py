@@ -14,7 +14,7 @@ from fusion_gym.observations import index
 STEP = 0.5
 
 
-class DiscreteActions(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+class DiscreteActions(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.RecordConstructorArgs):
     """The environment with moves instead of values, for DQN and tabular methods.
 
     ``Discrete(1 + 2k)`` for k components: 0 keeps the last action, 2i + 1 lowers component i by `STEP` of the
@@ -23,7 +23,8 @@ class DiscreteActions(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     """
 
     def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)  # so that the wrapped environment has a spec
+        gym.Wrapper.__init__(self, env)
         self._names: tuple[str, ...] = tuple(env.get_wrapper_attr("action_names"))
         self.action_space = self.space(self._names)
         self._observation: np.ndarray | None = None
