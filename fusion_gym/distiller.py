@@ -110,15 +110,29 @@ class Distiller:
         for _ in range(updates):
             index, images, drawn = self.batch(settings["selection"])
             losses, guide, own = batch_losses(self.student, images, settings, drawn)
-            self.optimizer.zero_grad()
             losses.mean().backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), GRADIENT_LIMIT)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate
-            self.optimizer.step()
+            norm = self.descend(index, losses)
             sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
-            self.count(index, losses)
         return Stats(*(sums / updates).tolist())
+
+    def descend(self, index: Tensor, losses: Tensor) -> Tensor:
+        """Makes the update that the student's present gradients ask for.
+
+        Args:
+            index: The patches that the gradients come from, (B,).
+            losses: The loss of each, (B,); it decides how often the patch is selected.
+
+        Returns:
+            Norm of the gradient before clipping, a scalar.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), GRADIENT_LIMIT)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.patch_losses[index] = losses.detach().cpu()
+        self.updates += 1
+        return norm
 
     @property
     def rate(self) -> float:
@@ -126,11 +140,6 @@ class Distiller:
         share = min(1.0, self.updates / self.total_updates)
         falling = 0.5 * (1 + math.cos(math.pi * share))
         return self.learning_rate * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * falling)
-
-    def count(self, index: Tensor, losses: Tensor) -> None:
-        """Notes an update that was made: its patches, (B,), and their losses, (B,)."""
-        self.patch_losses[index] = losses.detach().cpu()
-        self.updates += 1
 
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """The losses of one batch without an update; the gradient norm is given as 1."""

@@ -155,16 +155,41 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             ValueError: If the action has a wrong shape or holds NaN.
             gymnasium.error.ResetNeeded: If there is no episode under way.
         """
+        settings = self.decide(action)
+        return self.conclude(self.distiller.advance(settings, self.updates_per_step))
+
+    def decide(self, action: np.ndarray) -> dict[str, float]:
+        """The first half of `step`: takes an action and gives the settings to train under.
+
+        Args:
+            action: As in `step`.
+
+        Returns:
+            Physical value of every setting by name.
+
+        Raises:
+            ValueError: If the action has a wrong shape or holds NaN; nothing has changed then.
+            gymnasium.error.ResetNeeded: If there is no episode under way.
+        """
         if self._distiller is None or self._step >= self.episode_steps:
             raise gym.error.ResetNeeded("The episode is over (or none began): call reset() before step().")
-        chosen = decode(action, self.action_names)
-        self._settings = {**self.fixed, **chosen}
+        self._settings = {**self.fixed, **decode(action, self.action_names)}
         clipped = np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)
         self._last_action.update(zip(self.action_names, clipped.tolist(), strict=True))
-        self._previous_stats = self._stats
-        self._stats = self.distiller.advance(self._settings, self.updates_per_step)
+        return self._settings
+
+    def conclude(self, stats: Stats) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+        """The second half of `step`: scores the student after the training that `decide` asked for.
+
+        Args:
+            stats: What `Distiller.advance` gave.
+
+        Returns:
+            As `step`.
+        """
+        self._previous_stats, self._stats = self._stats, stats
         self._step += 1
-        reading = self.task.probe.read(self.distiller.student) if self._stats.finite else None
+        reading = self.task.probe.read(self.distiller.student) if stats.finite else None
         if reading is None or not reading.finite:
             reward = -(self._score - self._initial_score) - DIVERGENCE_PENALTY
             self._score = self._initial_score - DIVERGENCE_PENALTY

@@ -1,0 +1,143 @@
+"""Population: several students trained in one process, each update one batched computation for all of them.
+
+The way to many students on one GPU, where one student's update is too small to fill it. On a CPU a batched update
+costs what the single ones cost together, so that one process per core (`AsyncVectorEnv`, SB3's `SubprocVecEnv`) is
+faster; ``benchmarks/bench_env.py population`` measures both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, SupportsFloat
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from fusion_gym.distiller import Distiller, Stats, batch_losses
+from fusion_gym.env import FusionDistillEnv
+from fusion_gym.hardening import concatenate
+
+
+def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int) -> list[Stats]:
+    """`Distiller.advance` of several distillers at once, equal to it within rounding.
+
+    Students of the same shape are computed as one; students of different shapes form groups.
+
+    Args:
+        distillers: Independent distillers of one batch size and patch size, on one device.
+        settings: The settings of each.
+        updates: Number of optimiser updates.
+
+    Returns:
+        The figures of each.
+    """
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    for position, distiller in enumerate(distillers):
+        shape = tuple(weight.shape for weight in distiller.student.parameters())
+        groups.setdefault(shape, []).append(position)
+    stats: dict[int, Stats] = {}
+    for members in groups.values():
+        figures = _advance_alike([distillers[i] for i in members], [settings[i] for i in members], updates)
+        stats.update(zip(members, figures, strict=True))
+    return [stats[position] for position in range(len(distillers))]
+
+
+def _advance_alike(
+    distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int
+) -> list[Stats]:
+    count, size = len(distillers), distillers[0].batch_size
+    device = next(distillers[0].student.parameters()).device
+    each = {name: torch.tensor([one[name] for one in settings]).repeat_interleave(size) for name in settings[0]}
+    each["guidance"] = each["guidance"].to(device)
+    sums = torch.zeros(count, 3, device=device)
+    for _ in range(updates):
+        index, images, drawn = zip(
+            *(distiller.batch(one["selection"]) for distiller, one in zip(distillers, settings, strict=True)),
+            strict=True,
+        )
+        fuse = _batched([distiller.student for distiller in distillers], size)
+        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn))
+        losses, guide, own = (figure.view(count, size) for figure in figures)
+        losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
+        norms = [distiller.descend(*one) for distiller, *one in zip(distillers, index, losses, strict=True)]
+        sums += torch.stack((guide.mean(1), own.mean(1), torch.stack(norms)), dim=1).detach()
+    return [Stats(*row) for row in (sums / updates).tolist()]
+
+
+def _batched(students: Sequence[torch.nn.Module], size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Students of one shape as one function of the images of all: (K·N·B, 1, H, W), ordered (k, student, sample)."""
+    names = [name for name, _ in students[0].named_parameters()]
+    weights = [torch.stack(layer) for layer in zip(*(student.parameters() for student in students), strict=True)]
+
+    def one(layers: list[Tensor], ir: Tensor, vi: Tensor) -> Tensor:
+        fused = functional_call(
+            students[0], dict(zip(names, layers, strict=True)), (ir.flatten(0, 1), vi.flatten(0, 1))
+        )
+        return fused.view_as(ir)
+
+    def fuse(ir: Tensor, vi: Tensor) -> Tensor:
+        apart = (-1, len(students), size)
+        fused = vmap(one, in_dims=(0, 1, 1), out_dims=1)(weights, ir.unflatten(0, apart), vi.unflatten(0, apart))
+        return fused.flatten(0, 2)
+
+    return fuse
+
+
+class Member(FusionDistillEnv):
+    """An environment whose training may have been done ahead, together with others'."""
+
+    _ahead: Stats | None = None
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+        """See `FusionDistillEnv.step`; where `train_together` has taken the action already, it is not taken again."""
+        if self._ahead is None:
+            return super().step(action)
+        stats, self._ahead = self._ahead, None
+        return self.conclude(stats)
+
+
+def train_together(members: Sequence[Member], actions: Sequence[np.ndarray]) -> None:
+    """Takes the actions and does the training of one decision, batched; each member's `step` then scores it.
+
+    Raises:
+        ValueError: If an action has a wrong shape or holds NaN; nothing has been trained then.
+        gymnasium.error.ResetNeeded: If a member has no episode under way.
+    """
+    settings = [member.decide(action) for member, action in zip(members, actions, strict=True)]
+    if members:
+        figures = advance([member.distiller for member in members], settings, members[0].updates_per_step)
+        for member, stats in zip(members, figures, strict=True):
+            member._ahead = stats
+
+
+class FusionDistillVectorEnv(SyncVectorEnv):
+    """Several episodes in one process, their students trained together.
+
+    What `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` makes. Seeds, infos and autoreset are those
+    of `SyncVectorEnv`, and so are the trajectories, within rounding.
+
+    Args:
+        num_envs: Number of students.
+        autoreset_mode: See `gymnasium.vector.AutoresetMode`.
+        kwargs: Arguments of `FusionDistillEnv`.
+    """
+
+    def __init__(
+        self, num_envs: int = 1, autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP, **kwargs: Any
+    ) -> None:
+        self.members: list[Member] = []
+        super().__init__([lambda: self._member(**kwargs)] * num_envs, autoreset_mode=autoreset_mode)
+
+    def _member(self, **kwargs: Any) -> Member:
+        self.members.append(Member(**kwargs))
+        return self.members[-1]
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """See `gymnasium.vector.VectorEnv.step`."""
+        resets = self._autoreset_envs & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
+        acting = np.flatnonzero(~resets)
+        train_together([self.members[i] for i in acting], [actions[i] for i in acting])
+        return super().step(actions)
