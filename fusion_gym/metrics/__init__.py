@@ -1,10 +1,11 @@
 """Metrics of fused images: pure batched tensor functions, one definition each.
 
 `Sources` keeps what depends on the sources alone; `evaluate` and `evaluate_per_source` score fused images against
-them; `METRICS` says what there is.
+them; `METRICS` says what there is. ``python -m fusion_gym.metrics`` scores folders of images.
 """
 
 from fusion_gym.metrics.batch import Sources
-from fusion_gym.metrics.table import CONVENTIONS, METRICS, Metric, evaluate, evaluate_per_source
+from fusion_gym.metrics.evaluation import CONVENTIONS, available, evaluate, evaluate_per_source
+from fusion_gym.metrics.table import METRICS, Metric
 
-__all__ = ["CONVENTIONS", "METRICS", "Metric", "Sources", "evaluate", "evaluate_per_source"]
+__all__ = ["CONVENTIONS", "METRICS", "Metric", "Sources", "available", "evaluate", "evaluate_per_source"]

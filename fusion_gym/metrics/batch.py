@@ -38,16 +38,11 @@ class Batch:
         return self._derived[key]
 
 
-def quantised(batch: Batch) -> Batch:
-    """The images rounded to 8-bit levels, as floats; their gradient is zero."""
-    return Batch(batch.pixels.detach().round().clamp(0, 255))
-
-
 class Sources(Batch):
     """The two sources of a batch of fused images; what depends on them alone is computed once.
 
     Make it once for a set of pairs and evaluate any number of fused images against it. Copies and pickles keep what
-    has been computed.
+    has been computed. No gradient flows into the sources.
 
     Args:
         ir: Infrared, (N, 1, H, W) float in [0, 1].
@@ -65,7 +60,13 @@ class Sources(Batch):
                 f"ir is {tuple(ir.shape)} {ir.dtype} on {ir.device}, vi {tuple(vi.shape)} {vi.dtype} on {vi.device}; "
                 "give both the same shape, dtype and device."
             )
-        super().__init__(torch.cat((ir, vi), dim=1) * 255)
+        with torch.inference_mode(False), torch.no_grad():
+            super().__init__(torch.cat((ir, vi), dim=1) * 255)
+
+    def of(self, derive: Callable[..., Value], *arguments: Any) -> Value:
+        """As in `Batch`, and usable in training whatever mode it was first asked for in."""
+        with torch.inference_mode(False), torch.no_grad():
+            return super().of(derive, *arguments)
 
 
 def check_images(name: str, images: Tensor) -> None:
@@ -78,3 +79,31 @@ def check_images(name: str, images: Tensor) -> None:
         raise ValueError(f"{name} has shape {tuple(images.shape)}; (N, 1, H, W) is needed, with no side 0.")
     if images.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{name} is {images.dtype}; give float32 or float64 values in [0, 1].")
+
+
+def root(values: Tensor) -> Tensor:
+    """Square root of values from 0 on, whose gradient at 0 is 0 instead of infinite."""
+    if not (torch.is_grad_enabled() and values.requires_grad):
+        return values.sqrt()
+    positive = values > 0
+    return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
+
+
+def means(batch: Batch) -> Tensor:
+    """Mean of each image, (N, C, 1, 1), as a constant."""
+    return batch.pixels.detach().mean((-2, -1), keepdim=True)
+
+
+def centred(batch: Batch) -> Tensor:
+    """The images minus their means: squares of these lose least in float32."""
+    return batch.pixels - batch.of(means)
+
+
+def product(fused: Batch, sources: Batch) -> Tensor:
+    """The centred fused images times the centred sources, (N, 2, H, W)."""
+    return fused.of(centred) * sources.of(centred)
+
+
+def quantised(batch: Batch) -> Batch:
+    """The images at their 8-bit levels, as floats without a gradient."""
+    return Batch((batch.pixels.detach() + 0.5).floor().clamp(0, 255))

@@ -1,4 +1,4 @@
-"""Qabf: how much of the sources' edges the fused image preserves, in strength and orientation."""
+"""Qabf and Nabf: edges of the sources that the fused image preserves, and edges that it invents."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fusion_gym.metrics.batch import Batch
-from fusion_gym.metrics.statistics import root
+from fusion_gym.metrics.batch import Batch, root
+from fusion_gym.metrics.gradients import sobel
 
 # Gain, slope and centre of the two sigmoids (Xydeas and Petrovic 2000).
 STRENGTH = (0.9994, 15.0, 0.5)
 ORIENTATION = (0.9879, 22.0, 0.8)
+# Added to squared strengths of 0 to 2e6: no edge is so weak that its orientation and its weight are undefined.
+FLOOR = 1e-12
 
 
-def _sobel(batch: Batch, mode: str) -> tuple[Tensor, Tensor]:
-    """Strength and orientation of the edges, (N, C, H, W) each; beyond the border the images go on as ``mode`` says."""
-    x = F.pad(batch.pixels, (1, 1, 1, 1), mode=mode)
-    rows = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
-    columns = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
-    across = rows[..., :-2] - rows[..., 2:]  # from right to left, as a convolution does
-    down = columns[..., 2:, :] - columns[..., :-2, :]
-    vertical = across == 0
-    angle = torch.where(vertical, math.pi / 2, (down / torch.where(vertical, 1.0, across)).atan())
-    return root(across * across + down * down), angle
+def edges(batch: Batch, mode: str, floor: float) -> tuple[Tensor, Tensor]:
+    """Strength of the edges and their orientation from -1 to 1, in right angles; (N, C, H, W) each."""
+    across, down = batch.of(sobel, mode)
+    upright = across == 0
+    orientation = (down / torch.where(upright, 1.0, across)).atan() * (2 / math.pi)
+    return root(across * across + down * down + floor), torch.where(upright, -1.0, orientation)
 
 
 def _sigmoid(values: Tensor, shape: tuple[float, float, float]) -> Tensor:
@@ -33,41 +30,53 @@ def _sigmoid(values: Tensor, shape: tuple[float, float, float]) -> Tensor:
     return gain * (slope * (values - centre)).sigmoid()
 
 
-def _preserved(ratio: Tensor, aligned: Tensor) -> Tensor:
+def preservation(fused: Batch, sources: Batch) -> Tensor:
+    """How well each edge of each source is preserved, (N, 2, H, W) from 0 to 1."""
+    strength, orientation = fused.of(edges, "replicate", FLOOR)
+    wanted, direction = sources.of(edges, "replicate", FLOOR)
+    ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted)
+    aligned = ((direction - orientation).abs() - 1).abs()
     return _sigmoid(ratio, STRENGTH) * _sigmoid(aligned, ORIENTATION)
 
 
-def _transfer(fused: Batch, sources: Batch) -> tuple[Tensor, Tensor]:
-    """Sum of preserved edge strength and of edge strength for each source, (N, 2) each."""
-    strength, angle = fused.of(_sobel, "replicate")
-    wanted, orientation = sources.of(_sobel, "replicate")
-    larger = torch.maximum(strength, wanted)
-    ratio = torch.where(larger > 0, torch.minimum(strength, wanted) / torch.where(larger > 0, larger, 1.0), 1.0)
-    aligned = ((orientation - angle).abs() * (2 / math.pi) - 1).abs()
-    preserved = _preserved(ratio, aligned)
-    return (preserved * wanted).sum((-2, -1)), wanted.sum((-2, -1))
-
-
-def _quotient(part: Tensor, whole: Tensor) -> Tensor:
-    return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
+def _weights(sources: Batch) -> tuple[Tensor, Tensor]:
+    """Strength of the sources' edges, (N, 2, H, W), and its sums, (N, 2)."""
+    strength = sources.of(edges, "replicate", FLOOR)[0]
+    return strength, strength.sum((-2, -1))
 
 
 def edge_transfers(fused: Batch, sources: Batch) -> Tensor:
     """Qabf for each source by itself, (N, 2)."""
-    return _quotient(*fused.of(_transfer, sources))
+    weights, totals = sources.of(_weights)
+    return (fused.of(preservation, sources) * weights).sum((-2, -1)) / totals
 
 
 def edge_transfer(fused: Batch, sources: Batch) -> Tensor:
     """Qabf, (N,): both sources weighed together."""
-    preserved, wanted = fused.of(_transfer, sources)
-    return _quotient(preserved.sum(1), wanted.sum(1))
+    totals = sources.of(_weights)[1]
+    return (fused.of(edge_transfers, sources) * totals).sum(1) / totals.sum(1)
+
+
+def edge_artefacts(fused: Batch, sources: Batch) -> Tensor:
+    """Nabf for each source by itself, (N, 2)."""
+    weights, totals = sources.of(_weights)
+    invented = fused.of(edges, "replicate", FLOOR)[0] > weights.amax(1, keepdim=True)
+    return ((1 - fused.of(preservation, sources)) * weights * invented).sum((-2, -1)) / totals
+
+
+def edge_artefact(fused: Batch, sources: Batch) -> Tensor:
+    """Nabf, (N,): both sources weighed together."""
+    totals = sources.of(_weights)[1]
+    return (fused.of(edge_artefacts, sources) * totals).sum(1) / totals.sum(1)
 
 
 def edge_transfer_evaluator(fused: Batch, sources: Batch) -> Tensor:
-    """Qabf as the public evaluator computes it, (N,): see its entry in the table for what differs."""
-    strength, angle = fused.of(_sobel, "constant")
-    wanted, orientation = sources.of(_sobel, "constant")
+    """Qabf as the public evaluator has it, (N,): black borders, no wrap of angles, odd ratios of equal strengths."""
+    strength, orientation = fused.of(edges, "constant", 0.0)
+    wanted, direction = sources.of(edges, "constant", 0.0)
     ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted)
     ratio = torch.where(strength == wanted, strength, ratio)
-    preserved = _preserved(ratio, 1 - (orientation - angle).abs() * (2 / math.pi))
-    return _quotient((preserved * wanted).sum((1, 2, 3)), wanted.sum((1, 2, 3)))
+    aligned = 1 - (direction - orientation).abs()
+    preserved = _sigmoid(ratio, STRENGTH) * _sigmoid(aligned, ORIENTATION) * wanted
+    total = wanted.sum((1, 2, 3))
+    return torch.where(total > 0, preserved.sum((1, 2, 3)) / total.clamp_min(FLOOR), 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,31 +13,34 @@ LEVELS = 256
 
 
 def levels(batch: Batch) -> Tensor:
-    """The grey levels, int64 (N, C, H·W) from 0 to 255."""
-    return batch.pixels.detach().round().clamp(0, LEVELS - 1).long().flatten(2)
+    """The grey levels, int64 (N, C, H·W) from 0 to 255; halves go up."""
+    return (batch.pixels.detach() + 0.5).clamp(0, LEVELS - 1).long().flatten(2)
 
 
 def _counts(codes: Tensor, kinds: int) -> Tensor:
-    """How often each code occurs in each image: (N, C, H·W) to (N, C, kinds)."""
-    images = codes.shape[0] * codes.shape[1]
-    offsets = torch.arange(images, device=codes.device).view(*codes.shape[:2], 1) * kinds
-    return torch.bincount((codes + offsets).flatten(), minlength=images * kinds).view(*codes.shape[:2], kinds)
+    """How often each code occurs: int64 codes of any shape to int32 (kinds,)."""
+    codes = codes.flatten()
+    counts = torch.zeros(kinds, dtype=torch.int32, device=codes.device)
+    return counts.scatter_add_(0, codes, torch.ones_like(codes, dtype=torch.int32))
+
+
+def _offsets(codes: Tensor, kinds: int) -> Tensor:
+    """Where the counts of each image begin, (N, C, 1), for counting all images at once."""
+    shape = codes.shape[:2]
+    return torch.arange(shape.numel(), device=codes.device).view(*shape, 1) * kinds
 
 
 def histogram(batch: Batch) -> Tensor:
     """Share of each level, (N, C, 256)."""
     codes = batch.of(levels)
-    return _counts(codes, LEVELS).to(batch.pixels.dtype) / codes.shape[-1]
-
-
-def _bits(shares: Tensor) -> Tensor:
-    """Entropy over the last axis."""
-    return -torch.special.xlogy(shares, shares).sum(-1) / torch.log(torch.tensor(2.0, dtype=shares.dtype))
+    counts = _counts(codes + _offsets(codes, LEVELS), codes.shape[:2].numel() * LEVELS)
+    return counts.view(*codes.shape[:2], LEVELS).to(batch.pixels.dtype) / codes.shape[-1]
 
 
 def entropies(batch: Batch) -> Tensor:
     """Entropy of each image, (N, C)."""
-    return _bits(batch.of(histogram))
+    shares = batch.of(histogram)
+    return -torch.special.xlogy(shares, shares).sum(-1) / math.log(2)
 
 
 def entropy(fused: Batch, sources: Batch) -> Tensor:
@@ -43,8 +48,37 @@ def entropy(fused: Batch, sources: Batch) -> Tensor:
     return fused.of(entropies)[:, 0]
 
 
+def cross_entropy(fused: Batch, sources: Batch) -> Tensor:
+    """CE of each source's histogram relative to the fused one's, (N, 2), over the levels that both have."""
+    wanted, present = sources.of(histogram), fused.of(histogram)
+    both = (wanted > 0) & (present > 0)
+    ratio = torch.where(both, wanted / torch.where(both, present, 1.0), 1.0)
+    return (wanted * ratio.log2()).sum(-1)
+
+
+def _first_codes(sources: Batch) -> Tensor:
+    """The sources' part of the codes of pairs of levels, int64 (N, 2, H·W)."""
+    codes = sources.of(levels)
+    return codes * LEVELS + _offsets(codes, LEVELS**2)
+
+
 def mutual_information(fused: Batch, sources: Batch) -> Tensor:
-    """MI with each source, (N, 2)."""
-    codes = sources.of(levels) * LEVELS + fused.of(levels)
-    joint = _counts(codes, LEVELS**2).to(fused.pixels.dtype) / codes.shape[-1]
-    return (fused.of(entropies) + sources.of(entropies) - _bits(joint)).clamp_min(0)
+    """MI with each source, (N, 2).
+
+    The joint entropy is log n minus the pixels' mean of the logarithm of how many pixels share their pair of levels:
+    a look-up for each pixel instead of a logarithm for each of the 256² pairs.
+    """
+    codes = sources.of(_first_codes) + fused.of(levels)
+    pixels = codes.shape[-1]
+    counts = _counts(codes, codes.shape[:2].numel() * LEVELS**2)
+    logs = torch.arange(pixels + 1, device=codes.device).to(fused.pixels.dtype).log2()
+    shared = logs.index_select(0, counts.index_select(0, codes.flatten())).view(codes.shape)
+    joint = math.log2(pixels) - shared.mean(-1)
+    return (fused.of(entropies) + sources.of(entropies) - joint).clamp_min(0)
+
+
+def normalised_mutual_information(fused: Batch, sources: Batch) -> Tensor:
+    """NMI with each source, (N, 2); 1 where both images are constant."""
+    total = fused.of(entropies) + sources.of(entropies)
+    shared = 2 * fused.of(mutual_information, sources)
+    return torch.where(total > 0, (shared / torch.where(total > 0, total, 1.0)).clamp_max(1), 1.0)

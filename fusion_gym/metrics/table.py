@@ -1,146 +1,291 @@
-"""The table of metrics and their evaluation."""
+"""The table of metrics: what each one is, and the functions that compute it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from fusion_gym.metrics import edges, fidelity, information, statistics, structure
-from fusion_gym.metrics.batch import Batch, Sources, check_images, quantised
+from fusion_gym.metrics import edges, features, fidelity, gradients, information, perception, statistics, structure
+from fusion_gym.metrics.batch import Batch
 
-CONVENTIONS = ("fusiongym", "cddfuse")
 Measure = Callable[[Batch, Batch], Tensor]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """One metric: F is the fused image, A and B are the sources, all on the scale from 0 to 255.
 
     Attributes:
         title: Its full name.
         higher_is_better: Its direction.
-        values: One value per image, (N,), or one for each source, (N, 2).
-        joint: One value per image; None takes the mean over the sources of `values`.
-        cddfuse: The public evaluator's value, from 8-bit levels; None where it has none.
+        low: Least possible value in the own convention.
+        high: Largest possible value in the own convention.
+        formula: Its definition, Markdown.
+        paper: Where it comes from.
+        published: How published tables, and the "cddfuse" convention, differ from it; empty where they do not.
+        values: Computes one value per image, (N,), or one for each source, (N, 2).
+        joint: Computes one value per image; None takes the mean over the sources of `values`.
+        cddfuse: Computes the public evaluator's value from 8-bit levels; None where it has none.
+        min_side: Least height and width in pixels.
     """
 
     title: str
     higher_is_better: bool
+    low: float
+    high: float
+    formula: str
+    paper: str
+    published: str
     values: Measure
     joint: Measure | None = None
     cddfuse: Measure | None = None
+    min_side: int = 1
 
     def evaluate(self, fused: Batch, sources: Batch) -> Tensor:
-        """The value per image, (N,)."""
+        """The value per image in the own convention, (N,)."""
         if self.joint is not None:
             return self.joint(fused, sources)
         values = self.values(fused, sources)
         return values if values.dim() == 1 else values.mean(1)
 
 
-def _total(values: Measure, factor: float = 1.0) -> Measure:
+def _sum(values: Measure, factor: float = 1.0) -> Measure:
     return lambda fused, sources: values(fused, sources).sum(1) * factor
 
 
+_SUM = "Published tables mostly give the sum over the two sources, twice this mean."
+
 METRICS: dict[str, Metric] = {
-    "EN": Metric("entropy", True, information.entropy, cddfuse=information.entropy),
-    "SD": Metric("standard deviation", True, statistics.standard_deviation, cddfuse=statistics.standard_deviation),
-    "SF": Metric("spatial frequency", True, statistics.spatial_frequency, cddfuse=statistics.spatial_frequency),
-    "AG": Metric("average gradient", True, statistics.average_gradient, cddfuse=statistics.average_gradient),
+    "EN": Metric(
+        "entropy",
+        True,
+        0.0,
+        8.0,
+        "−Σ p(k) log₂ p(k) over the histogram p of F's 256 levels; bits",
+        "Roberts, van Aardt, Ahmed 2008",
+        "",
+        information.entropy,
+        cddfuse=information.entropy,
+    ),
+    "SD": Metric(
+        "standard deviation",
+        True,
+        0.0,
+        127.5,
+        "√(mean (F − mean F)²), divided by the number of pixels",
+        "Rao 1997",
+        "Some MATLAB kits divide by one less, or give the root of the sum of squares.",
+        statistics.standard_deviation,
+        cddfuse=statistics.standard_deviation,
+    ),
+    "SF": Metric(
+        "spatial frequency",
+        True,
+        0.0,
+        255 * math.sqrt(2),
+        "√(mean of squared horizontal + mean of squared vertical first differences), each mean over the differences "
+        "that there are",
+        "Eskicioglu, Fisher 1995",
+        "Some kits divide both sums by the number of pixels.",
+        gradients.spatial_frequency,
+        cddfuse=gradients.spatial_frequency,
+    ),
+    "AG": Metric(
+        "average gradient",
+        True,
+        0.0,
+        255.0,
+        "mean √((gx² + gy²) / 2); gx, gy are half the central differences, at the border the one-sided ones",
+        "Cui, Feng, Xu, Li, Chen 2015",
+        "Some kits use forward differences.",
+        gradients.average_gradient,
+        cddfuse=gradients.average_gradient,
+    ),
+    "CE": Metric(
+        "cross entropy",
+        False,
+        -1 / (math.e * math.log(2)),
+        math.inf,
+        "mean over the sources S of Σ p_S(k) log₂(p_S(k) / p_F(k)) over the levels that both histograms have; bits",
+        "Bulanon, Burks, Alchanatis 2009",
+        "",
+        information.cross_entropy,
+    ),
     "MI": Metric(
         "mutual information",
         True,
+        0.0,
+        8.0,
+        "mean over the sources S of I(F; S) from the joint histogram of 256 × 256 levels; bits",
+        "Qu, Zhang, Yan 2002",
+        "Published tables mostly give the sum over the two sources, in nats: 2 ln 2 = 1.386 times this.",
         information.mutual_information,
-        cddfuse=_total(information.mutual_information, math.log(2)),
+        cddfuse=_sum(information.mutual_information, math.log(2)),
     ),
-    "CC": Metric("correlation coefficient", True, statistics.correlation, cddfuse=_total(statistics.correlation, 0.5)),
+    "NMI": Metric(
+        "normalised mutual information",
+        True,
+        0.0,
+        1.0,
+        "mean over the sources S of 2 I(F; S) / (H(F) + H(S)); 1 where F and S are both constant",
+        "Hossny, Nahavandi, Creighton 2008",
+        "Q_MI in published tables is the sum over the two sources, twice this mean.",
+        information.normalised_mutual_information,
+    ),
+    "CC": Metric(
+        "correlation coefficient",
+        True,
+        -1.0,
+        1.0,
+        "mean over the sources S of Pearson's r(S, F); 0 with a constant image",
+        "Deshmukh, Bhosale 2010",
+        "",
+        statistics.correlation,
+        cddfuse=_sum(statistics.correlation, 0.5),
+    ),
     "SCD": Metric(
         "sum of the correlations of differences",
         True,
+        -1.0,
+        1.0,
+        "(r(A, F − B) + r(B, F − A)) / 2, Pearson's r; 0 with a constant image",
+        "Aslantas, Bendes 2015",
+        _SUM,
         statistics.correlation_of_differences,
-        cddfuse=_total(statistics.correlation_of_differences),
+        cddfuse=_sum(statistics.correlation_of_differences),
     ),
     "PSNR": Metric(
         "peak signal-to-noise ratio",
         True,
+        0.0,
+        statistics.PSNR_LIMIT,
+        "10 log₁₀(255² / MSE) with the mean MSE of the two sources, at most 100; decibels",
+        "Jagalingam, Hegde 2015",
+        "The CDDFuse family takes F's own maximum as the peak; other kits take the mean of two PSNRs.",
         statistics.peak_ratios,
         statistics.peak_ratio,
-        statistics.peak_ratio_own,
+        statistics.peak_ratio_evaluator,
     ),
-    "MSE": Metric("mean squared error", False, statistics.squared_error, cddfuse=_total(statistics.squared_error, 0.5)),
-    "SSIM": Metric("structural similarity", True, structure.similarity, cddfuse=_total(structure.similarity)),
-    "VIF": Metric("visual information fidelity", True, fidelity.fidelity, cddfuse=_total(fidelity.fidelity)),
+    "MSE": Metric(
+        "mean squared error",
+        False,
+        0.0,
+        255.0**2,
+        "mean over the sources S of mean (F − S)²; squared levels",
+        "Jagalingam, Hegde 2015",
+        "Some tables scale the images to [0, 1]: 65025 times less.",
+        statistics.squared_error,
+        cddfuse=_sum(statistics.squared_error, 0.5),
+    ),
+    "SSIM": Metric(
+        "structural similarity",
+        True,
+        -1.0,
+        1.0,
+        "mean over the sources S and over all 7×7 windows inside the image of "
+        "(2 μ_F μ_S + C₁)(2 σ_FS + C₂) / ((μ_F² + μ_S² + C₁)(σ_F² + σ_S² + C₂)), C₁ = (0.01 · 255)², "
+        "C₂ = (0.03 · 255)², sample covariances (divided by 48)",
+        "Wang, Bovik, Sheikh, Simoncelli 2004",
+        _SUM + " Those of the CDDFuse family use the data range 2: see SSIM_dr2. Wang's own window is Gaussian.",
+        structure.similarity,
+        cddfuse=_sum(structure.similarity),
+        min_side=structure.WINDOW,
+    ),
+    "SSIM_dr2": Metric(
+        "structural similarity with the data range 2",
+        True,
+        -1.0,
+        1.0,
+        "SSIM with C₁ = (0.01 · 2)², C₂ = (0.03 · 2)²: flat areas count as noise; only for comparison with tables",
+        "CDDFuse's evaluator under scikit-image 0.19",
+        _SUM,
+        structure.similarity_range_2,
+        cddfuse=_sum(structure.similarity_range_2),
+        min_side=structure.WINDOW,
+    ),
+    "MS-SSIM": Metric(
+        "multi-scale structural similarity",
+        True,
+        0.0,
+        1.0,
+        "mean over the sources of the product over five scales (each half the one before, by 2×2 means) of the mean "
+        "contrast and structure term of SSIM, to the powers 0.0448, 0.2856, 0.3001, 0.2363, 0.1333, at the last with "
+        "the luminance term; Gaussian windows of 11×11, σ = 1.5, covariances divided by the weights' sum; a negative "
+        "mean counts as 0",
+        "Wang, Simoncelli, Bovik 2003",
+        _SUM,
+        structure.multi_scale_similarity,
+        min_side=structure.SCALE_WINDOW * 16,
+    ),
+    "VIF": Metric(
+        "visual information fidelity",
+        True,
+        0.0,
+        math.inf,
+        "mean over the sources S as the reference of Σ log(1 + g² σ_S² / (σ_V² + 2)) / Σ log(1 + σ_S² / 2) over four "
+        "scales, with g = σ_FS / σ_S², σ_V² = σ_F² − g σ_FS; Gaussian windows of 17, 9, 5, 3 pixels, σ a fifth of "
+        "that; from the second scale on the images are smoothed by the window and halved. Negative g count as 0; a "
+        "source without any detail gives 1. More contrast than the source has gives more than 1",
+        "Sheikh, Bovik 2006, in the pixel domain; for fusion Han, Cai, Cao, Xu 2013",
+        _SUM,
+        fidelity.fidelity,
+        cddfuse=_sum(fidelity.fidelity),
+        min_side=41,
+    ),
     "Qabf": Metric(
-        "edge transfer", True, edges.edge_transfers, edges.edge_transfer, cddfuse=edges.edge_transfer_evaluator
+        "edge transfer",
+        True,
+        0.0,
+        edges.STRENGTH[0] * edges.ORIENTATION[0],
+        "Σ (Q_AF g_A + Q_BF g_B) / Σ (g_A + g_B), g the strengths of Sobel gradients, Q = 0.9994 / "
+        "(1 + exp(−15 (G − 0.5))) · 0.9879 / (1 + exp(−22 (α − 0.8))), G the smaller strength over the larger one, "
+        "α = 1 − the angle between the edges over 90°. For one source: Σ Q_SF g_S / Σ g_S. Beyond the border the "
+        "images repeat their last pixels; strengths are √(sx² + sy² + 10⁻¹²)",
+        "Xydeas, Petrovic 2000",
+        "The public evaluator surrounds the images with black, so that their borders become their strongest edges, "
+        "lets α fall to −1 instead of taking the smaller angle between the edges, and has G = g where g_F = g_S.",
+        edges.edge_transfers,
+        edges.edge_transfer,
+        edges.edge_transfer_evaluator,
+    ),
+    "Nabf": Metric(
+        "edge artefacts",
+        False,
+        0.0,
+        1.0,
+        "Σ ((1 − Q_AF) g_A + (1 − Q_BF) g_B) / Σ (g_A + g_B), the upper sum only where g_F > g_A and g_F > g_B; Q and "
+        "g as in Qabf, so that Qabf + Nabf + the loss of edges = 1",
+        "Petrovic, Xydeas 2005, as modified by Shreyamsha Kumar 2013",
+        "The published code has other constants than Qabf's and the weights g^1.5.",
+        edges.edge_artefacts,
+        edges.edge_artefact,
+    ),
+    "Qcv": Metric(
+        "visible error",
+        False,
+        0.0,
+        math.inf,
+        "Σ (λ_A D_A + λ_B D_B) / Σ (λ_A + λ_B) over regions of 16×16 pixels: λ_S = Σ g_S⁵ with g as in Qabf, D_S the "
+        "mean of (F − S)², weighed by frequency f with 2.6 (0.0192 + 0.144 f) exp(−(0.144 f)^1.1), where n pixels "
+        "hold up to n / 8 cycles per degree",
+        "Chen, Varshney 2007",
+        "The public code stretches each image to 0 to 255 first and surrounds it with black.",
+        perception.visible_errors,
+        perception.visible_error,
+    ),
+    "FMI": Metric(
+        "feature mutual information of pixels",
+        True,
+        -1.0,
+        1.0,
+        "mean over the sources and over all 3×3 windows of 2 I / (H_F + H_S): each window of levels, less its least, "
+        "is taken as a density over its nine places, and the joint density is Nelsen's for their correlation",
+        "Haghighat, Aghagolzadeh, Seyedarabi 2011; Haghighat, Razian 2014",
+        "Other features (gradient, edge, wavelet, DCT) are published under the same name.",
+        features.window_information,
+        min_side=features.SIDE,
     ),
 }
-
-
-def _fused_batch(fused: Tensor, sources: Sources) -> Batch:
-    check_images("fused", fused)
-    pixels = sources.pixels
-    if (len(fused), *fused.shape[2:]) != (len(pixels), *pixels.shape[2:]) or fused.device != pixels.device:
-        raise ValueError(
-            f"fused is {tuple(fused.shape)} on {fused.device}, its sources are "
-            f"{(len(pixels), 1, *pixels.shape[2:])} on {pixels.device}; give one fused image for each pair."
-        )
-    return Batch(fused * 255)
-
-
-def _selected(names: Sequence[str] | None, known: Sequence[str], what: str) -> Sequence[str]:
-    if names is None:
-        return known
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"{what} {unknown[0]!r} is not known; choose among {', '.join(known)}.")
-    return names
-
-
-def evaluate(
-    fused: Tensor, sources: Sources, names: Sequence[str] | None = None, convention: str = "fusiongym"
-) -> dict[str, Tensor]:
-    """One value per fused image and metric.
-
-    Args:
-        fused: Fused images, (N, 1, H, W) float in [0, 1].
-        sources: Their sources.
-        names: Metrics of `METRICS`; None takes all that the convention has.
-        convention: "fusiongym", or "cddfuse" for the numbers of the public evaluator (sums over the two sources).
-
-    Returns:
-        Values, (N,), by name, in the order of the names.
-
-    Raises:
-        ValueError: If a name or the convention is unknown, or the images do not fit.
-    """
-    _selected([convention], CONVENTIONS, "convention")
-    batch = _fused_batch(fused, sources)
-    if convention == "fusiongym":
-        chosen = _selected(names, tuple(METRICS), "metric")
-        return {name: METRICS[name].evaluate(batch, sources) for name in chosen}
-    offered = {name: metric.cddfuse for name, metric in METRICS.items() if metric.cddfuse is not None}
-    chosen = _selected(names, tuple(offered), "metric")
-    levels, source_levels = batch.of(quantised), sources.of(quantised)
-    return {name: offered[name](levels, source_levels) for name in chosen}
-
-
-def evaluate_per_source(fused: Tensor, sources: Sources, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """The values in the own convention, separately for each source where a metric relates to the sources.
-
-    Args:
-        fused: Fused images, (N, 1, H, W) float in [0, 1].
-        sources: Their sources.
-        names: Metrics of `METRICS`; None takes all.
-
-    Returns:
-        By name: (N, 2), infrared and visible, or (N,) where a metric is of the fused image alone.
-
-    Raises:
-        ValueError: If a name is unknown, or the images do not fit.
-    """
-    batch = _fused_batch(fused, sources)
-    chosen = _selected(names, tuple(METRICS), "metric")
-    return {name: METRICS[name].values(batch, sources) for name in chosen}

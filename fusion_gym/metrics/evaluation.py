@@ -1,0 +1,108 @@
+"""Evaluating fused images against their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from fusion_gym.metrics.batch import Batch, Sources, check_images, quantised
+from fusion_gym.metrics.table import METRICS
+
+CONVENTIONS = ("fusiongym", "cddfuse")
+
+
+def available(convention: str = "fusiongym") -> tuple[str, ...]:
+    """Names of the metrics that a convention has.
+
+    Raises:
+        ValueError: If the convention is unknown.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"There is no convention {convention!r}; choose among {', '.join(CONVENTIONS)}.")
+    if convention == "cddfuse":
+        return tuple(name for name, metric in METRICS.items() if metric.cddfuse is not None)
+    return tuple(name for name in METRICS if name != "SSIM_dr2")
+
+
+def check_names(names: Iterable[str], convention: str = "fusiongym") -> None:
+    """Checks that a convention has the metrics.
+
+    Raises:
+        ValueError: If it lacks one.
+    """
+    known = METRICS if convention == "fusiongym" else available(convention)
+    for name in names:
+        if name not in known:
+            where = f" in the convention {convention!r}" if name in METRICS else ""
+            raise ValueError(f"There is no metric {name!r}{where}; choose among {', '.join(known)}.")
+
+
+def _prepare(fused: Tensor, sources: Sources, names: Sequence[str]) -> Batch:
+    check_images("fused", fused)
+    pixels = sources.pixels
+    if (len(fused), *fused.shape[2:]) != (len(pixels), *pixels.shape[2:]) or fused.device != pixels.device:
+        raise ValueError(
+            f"fused is {tuple(fused.shape)} on {fused.device}, its sources are "
+            f"{(len(pixels), 1, *pixels.shape[2:])} on {pixels.device}; give one fused image for each pair."
+        )
+    side = min(fused.shape[2:])
+    for name in names:
+        if side < METRICS[name].min_side:
+            least = METRICS[name].min_side
+            raise ValueError(
+                f"{name} needs images of at least {least}x{least} pixels, these are {fused.shape[3]}x{fused.shape[2]}; "
+                f"leave {name} out or give larger images."
+            )
+    return Batch(fused * 255)
+
+
+def evaluate(
+    fused: Tensor, sources: Sources, names: Sequence[str] | None = None, convention: str = "fusiongym"
+) -> dict[str, Tensor]:
+    """One value per fused image and metric.
+
+    Values are differentiable in the fused images, save those that are defined on 8-bit levels (EN, CE, MI, NMI, FMI,
+    and all of the "cddfuse" convention).
+
+    Args:
+        fused: Fused images, (N, 1, H, W) float in [0, 1].
+        sources: Their sources.
+        names: Metrics of `METRICS`; None takes all that the convention has.
+        convention: "fusiongym" as documented in `METRICS`; or "cddfuse", the numbers of the public evaluator of
+            CDDFuse, whose SSIM, VIF, MI and SCD are sums over the two sources and whose MI is in nats.
+
+    Returns:
+        Values, (N,), by name, in the order of the names. They are finite where the images are.
+
+    Raises:
+        ValueError: If a name or the convention is unknown, or the images do not fit or are too small for a metric.
+    """
+    chosen = available(convention) if names is None else tuple(names)
+    check_names(chosen, convention)
+    batch = _prepare(fused, sources, chosen)
+    if convention == "fusiongym":
+        return {name: METRICS[name].evaluate(batch, sources) for name in chosen}
+    levels, source_levels = quantised(batch), sources.of(quantised)
+    measures = {name: METRICS[name].cddfuse for name in chosen}
+    return {name: measure(levels, source_levels) for name, measure in measures.items() if measure is not None}
+
+
+def evaluate_per_source(fused: Tensor, sources: Sources, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """The values in the own convention, separately for each source where a metric relates to the sources.
+
+    Args:
+        fused: Fused images, (N, 1, H, W) float in [0, 1].
+        sources: Their sources.
+        names: Metrics of `METRICS`; None takes all that the own convention has.
+
+    Returns:
+        By name: (N, 2), infrared and visible, or (N,) where a metric is of the fused image alone.
+
+    Raises:
+        ValueError: If a name is unknown, or the images do not fit or are too small for a metric.
+    """
+    chosen = available() if names is None else tuple(names)
+    check_names(chosen)
+    batch = _prepare(fused, sources, chosen)
+    return {name: METRICS[name].values(batch, sources) for name in chosen}
