@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,106 +15,171 @@ import gymnasium as gym
 import numpy as np
 import torch
 import yaml
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from tqdm import tqdm
 
 import fusion_gym
-from agents import comparison, load_agent
+from agents import Agent, comparison, load_agent, settings_of
+from agents.runs import CONFIG, make_checked
 from fusion_gym import export, files, rendering, report
+from fusion_gym.cli import UserError, check_finite, check_keys, free_folder, guard, parse_settings, read_yaml, unused
 from fusion_gym.data import load_splits
+from fusion_gym.rules import RULES
 from fusion_gym.teachers import fuse_pair, fused_pairs
 
-CONFIG, STATE, DONE = "config.yml", "state.pt", "metrics.json"
-
-
-class UserError(ValueError):
-    """A mistake of the user's; the message is one sentence."""
+ENVIRONMENT, DECISIONS = "FusionDistill-v0", 16
+STATE, DONE = "state.pt", "metrics.json"
+STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
+SETTINGS = (
+    *("agent", "data", "test", "teacher", "width", "updates", "decisions", "learning_rate", "batch_size"),
+    *("env_kwargs", "seed", "device", "threads"),
+)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--agent", default="constant", help="a trained agent's zip, a schedule, or module:Class")
-    parser.add_argument("--data", default="synthetic", help="folder of pairs, several joined by commas, or synthetic")
-    parser.add_argument("--test", nargs="*", default=[], help="further data whose test pairs are reported on")
-    parser.add_argument("--teacher", default="builtin", help="name, TorchScript or ONNX file, module:Class, or folder")
-    parser.add_argument("--width", type=int, default=12, help="channels of the student")
-    parser.add_argument("--updates", type=int, default=3200, help="optimiser updates in all")
-    parser.add_argument("--decisions", type=int, default=16, help="decisions of the agent in all")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--seed", type=int, help="drawn, printed and stored when absent")
-    parser.add_argument("--out", type=Path, default=Path("runs/student"), help="folder for everything that is made")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the killed run in this folder")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
-    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True)
+    """Reads the command line; what is absent there comes from the file of --config."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--agent", default="constant", help="a trained agent's zip, a schedule, or module:Class (default: constant)")
+    add("--data", default="synthetic", help="folder of pairs, several joined by commas, or synthetic (the default)")
+    add("--test", nargs="*", default=[], metavar="DATA", help="further data whose test pairs are reported on")
+    add("--teacher", default="builtin", help="name, TorchScript or ONNX file, module:Class, or folder")
+    add("--width", type=int, default=12, help="channels of the student (default: 12)")
+    add("--updates", type=int, default=3200, help="optimiser updates in all, rounded up (default: 3200)")
+    add("--decisions", type=int, help="how often the agent is asked (default: as in its training, else 16)")
+    add("--learning-rate", type=float, default=3e-3, help="of the student, at the start (default: 0.003)")
+    add("--batch-size", type=int, default=8, help="patches in an update (default: 8)")
+    add("--env-kwargs", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="environment's settings")
+    add("--config", type=Path, help="config.yml of an earlier run, whose settings are the defaults")
+    add("--seed", type=int, help="drawn, printed and stored when absent")
+    add("--out", type=Path, help="folder for everything that is made (default: runs/student)")
+    add("--resume", type=Path, metavar="RUN", help="continue the killed run in this folder")
+    add("--trust", action="store_true", help="load an agent's zip of other origin, which can run code of its author's")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--threads", type=int, default=1, help="torch's threads (default: 1)")
+    add("--progress", action=argparse.BooleanOptionalAction, default=True, help="progress bars")
     comparison.add_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.config is not None:
+        content = read_yaml(args.config)
+        check_keys(content, (*SETTINGS, "version"), f"setting (in {args.config})")
+        parser.set_defaults(**{key: value for key, value in content.items() if key != "version"})
+        args = parser.parse_args(argv)
+    return args
 
 
 def configure(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Folder and configuration of the run: new, or those of the run to resume.
 
     Raises:
-        UserError: If the folder does not fit what is asked.
+        UserError: If a setting is not allowed, or the folder does not fit what is asked.
     """
     if args.resume is not None:
         path = args.resume / CONFIG
         if not path.is_file():
             raise UserError(f"{args.resume} has no {CONFIG}; give --resume the folder of an earlier run.")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise UserError(f"{path} is damaged; start anew with another --out.")
+        config = read_yaml(path)
+        missing = [key for key in SETTINGS if key not in config]
+        if missing:
+            raise UserError(f"{path} lacks {missing[0]}; start anew with another --out.")
         return args.resume, config
-    if args.out.exists() and any(args.out.iterdir() if args.out.is_dir() else [args.out]):
-        raise UserError(f"{args.out} is in use; give --resume {args.out} to continue it, or another --out.")
-    if args.updates < args.decisions or args.decisions < 1:
-        raise UserError(f"--updates {args.updates} is less than --decisions {args.decisions}; give more updates.")
-    seed = args.seed if args.seed is not None else int(np.random.default_rng().integers(2**31))
-    keys = ("agent", "data", "test", "teacher", "width", "updates", "decisions", "learning_rate", "batch_size")
-    return args.out, {key: getattr(args, key) for key in keys} | {"seed": seed, "version": fusion_gym.__version__}
+    out = unused(args.out) if args.out else free_folder(Path("runs/student"))
+    config = {key: getattr(args, key) for key in SETTINGS}
+    given = config["env_kwargs"]  # a mapping where it comes from a file
+    brought = settings_of(args.agent)
+    decisions = brought.pop("decisions", DECISIONS)
+    config["env_kwargs"] = brought | (given if isinstance(given, dict) else parse_settings(given, "--env-kwargs"))
+    config["decisions"] = decisions if args.decisions is None else args.decisions
+    if args.updates < config["decisions"] or config["decisions"] < 1:
+        raise UserError(f"--updates {args.updates} for {config['decisions']} decisions: give at least one for each.")
+    if args.seed is None:
+        config["seed"] = int(np.random.default_rng().integers(2**31))
+    check_finite(config)
+    return out, {**config, "version": fusion_gym.__version__}
 
 
-def train(env: gym.Env, agent: Any, config: dict[str, Any], out: Path, progress: bool) -> dict[str, Any]:
-    """Runs the episode, saving its state after every decision; continues from a saved state where there is one.
+def rhythm(config: dict[str, Any]) -> tuple[int, int]:
+    """Stretches for each decision, and updates in each stretch; the training is saved after every stretch."""
+    stretches = max(1, round(min(config["updates"] / STRETCH, STRETCHES) / config["decisions"]))
+    return stretches, math.ceil(config["updates"] / (config["decisions"] * stretches))
+
+
+def make_env(config: dict[str, Any]) -> gym.Env:
+    """The environment whose one episode is the whole training."""
+    stretches, updates = rhythm(config)
+    settings = {
+        "data": config["data"],
+        "teacher": config["teacher"],
+        "student_width": config["width"],
+        "learning_rate": config["learning_rate"],
+        "batch_size": config["batch_size"],
+        "episode_steps": config["decisions"] * stretches,
+        "updates_per_step": updates,
+        "patches": None,
+        "device": config["device"],
+        "threads": config["threads"],
+    }
+    for name in config["env_kwargs"]:
+        if name in settings:
+            raise UserError(f"--env-kwargs {name} is not for this command: it has an option for that, see --help.")
+    return make_checked(ENVIRONMENT, {**settings, **config["env_kwargs"]})
+
+
+def train(env: Any, agent: Agent, config: dict[str, Any], out: Path, progress: bool) -> list[dict[str, float]]:
+    """Runs the episode, each decision held for some stretches; continues from the saved state where there is one.
 
     Returns:
-        The environment's last state, with what was recorded on the way.
+        The infos: the first before any update, then one for each stretch.
+
+    Raises:
+        UserError: If the student diverges or the saved state is damaged.
     """
-    plain: Any = env.unwrapped
-    observation, info = plain.reset(seed=config["seed"])
-    seen, log = [observation], [info]
-    memory, start = None, np.ones(1, dtype=bool)
+    stretches, _ = rhythm(config)
+    observation, info = env.reset(seed=config["seed"])
+    log, seen, memory, action = [info], [], None, None
     path = out / STATE
+
+    def ask(what: np.ndarray, first: bool) -> tuple[np.ndarray, Any]:
+        return agent.predict(what, state=memory, episode_start=np.array([first]), deterministic=True)
+
     if path.is_file():
-        saved = torch.load(path, weights_only=True)
-        seen, log = [value.numpy() for value in saved["observations"]], saved["log"]
-        for past in seen[:-1]:  # an agent with a memory or a generator of its own comes to where it was
-            _, memory = agent.predict(past, state=memory, episode_start=start, deterministic=True)
-            start = np.zeros(1, dtype=bool)
-        plain.load_state(saved["env"])
-    bar = tqdm(total=config["decisions"], initial=len(log) - 1, disable=not progress, unit="decision", desc="distil")
-    while len(log) <= config["decisions"]:
-        action, memory = agent.predict(seen[-1], state=memory, episode_start=start, deterministic=True)
-        start = np.zeros(1, dtype=bool)
-        observation, _, _, _, info = plain.step(action)
-        seen.append(observation)
+        try:
+            saved = torch.load(path, weights_only=True)
+            observation, *seen = (value.numpy() for value in saved["observations"])
+            env.load_state(saved["env"])
+            log = saved["log"]
+        except Exception as error:  # torch and zipfile raise many classes for the many kinds of damage
+            raise UserError(f"{path} is damaged; remove it and resume again, from the beginning.") from error
+        for number, past in enumerate(seen):  # an agent with a memory comes to where it was
+            action, memory = ask(past, number == 0)
+    total = config["decisions"] * stretches
+    bar = tqdm(total=total, initial=len(log) - 1, disable=not progress, unit="stretch", desc="distil")
+    for step in range(len(log) - 1, total):
+        if step % stretches == 0:
+            action, memory = ask(observation, step == 0)
+            seen.append(observation)
+        observation, _, _, _, info = env.step(action)
         log.append(info)
         if info["diverged"]:
-            raise UserError(f"The student diverged in decision {len(log) - 1}; lower --learning-rate.")
-        state = {"observations": [torch.from_numpy(o) for o in seen], "log": log, "env": plain.save_state()}
+            curves(log, out)
+            raise UserError(
+                f"The student diverged after {log[-2]['student/updates']:.0f} updates, see {out / 'losses.png'}; "
+                "lower --learning-rate."
+            )
+        state = {"observations": [torch.from_numpy(o) for o in (observation, *seen)], "log": log}
         with files.atomic_path(path) as temporary:
-            torch.save(state, temporary)
+            torch.save({**state, "env": env.save_state()}, temporary)
         bar.update()
         bar.set_postfix(score=f"{info['score']:.3f}")
     bar.close()
-    return {"log": log, "student": plain.distiller.student}
+    return log
 
 
 def curves(log: list[dict[str, float]], out: Path) -> None:
-    """Draws losses, scores and actions over the updates."""
+    """Draws losses, scores and actions over the updates, and writes all that was recorded."""
     updates = [entry["student/updates"] for entry in log]
     for name, prefix, label in (
         ("losses", "student/loss_", "loss"),
@@ -125,16 +192,18 @@ def curves(log: list[dict[str, float]], out: Path) -> None:
     files.write_csv(out / "log.csv", log)
 
 
-def judge(student: torch.nn.Module, config: dict[str, Any], out: Path, progress: bool) -> dict[str, Any]:
-    """Scores student, teacher and floors on the test pairs; writes tables and contact sheets."""
+def judge(student: nn.Module, config: dict[str, Any], out: Path, progress: bool) -> None:
+    """Scores student, teacher and rules on the test pairs; writes tables and contact sheets in colour."""
     result: dict[str, Any] = {}
     rows = []
-    for data in (config["data"], *config["test"]):
+    for number, data in enumerate((config["data"], *config["test"])):
         pairs = load_splits(data).test
+        rules = {name.removeprefix("rule:"): RULES[name] for name in ("rule:laplacian", "rule:guided")}
         outputs = {
             "student": [fuse_pair(student, pair) for pair in pairs],
             "teacher": fused_pairs(config["teacher"], pairs),
             **report.floors(pairs),
+            **{name: [fuse_pair(rule, pair) for pair in pairs] for name, rule in rules.items()},
         }
         table = report.score_outputs(
             outputs, pairs, track=lambda loop: tqdm(loop, disable=not progress, unit="pair", desc="judge")
@@ -142,22 +211,24 @@ def judge(student: torch.nn.Module, config: dict[str, Any], out: Path, progress:
         result[data] = {"mean": report.means(table), "images": table}
         for method, images in table.items():
             rows += [{"data": data, "method": method, "image": name, **row} for name, row in images.items()]
-        name = "contact_sheet" if data == config["data"] else f"contact_sheet_{Path(data).name}"
-        shown = report.sheet_rows({key: outputs[key] for key in ("teacher", "student")}, pairs)
-        rendering.save_picture(out / f"{name}.png", rendering.contact_sheet(shown, [""] * len(shown)))
+        shown = report.sheet_rows({name: outputs[name] for name in ("teacher", "student")}, pairs)
+        name = "contact_sheet.png" if number == 0 else f"contact_sheet_{number}.png"
+        rendering.save_picture(out / name, rendering.contact_sheet(shown, [""] * len(shown)))
         show(f"{data}: {len(pairs)} test pairs", result[data]["mean"])
     files.write_csv(out / "metrics.csv", rows)
     files.write_json(out / DONE, result)
-    return result
 
 
 def show(title: str, table: dict[str, dict[str, float]]) -> None:
-    """Prints a table of mean metrics by method."""
-    shown = Table(title=title)
-    for name in ("method", *report.TABLE):
-        shown.add_column(name, justify="left" if name == "method" else "right")
+    """Prints a table of mean metrics by method, and how much of the teacher's the student has."""
+    shown = Table(title=title, box=box.SIMPLE)
+    shown.add_column("method", no_wrap=True)
+    for name in report.TABLE:
+        shown.add_column(name, justify="right", no_wrap=True)
     for method, row in table.items():
-        shown.add_row(method, *(f"{row[name]:.3f}" for name in report.TABLE))
+        shown.add_row(method, *(f"{row[name]:.3f}" for name in report.TABLE), end_section=method == list(table)[-1])
+    ratios = (table["student"][name] / table["teacher"][name] for name in report.TABLE)
+    shown.add_row("of teacher", *(f"{ratio:.0%}" for ratio in ratios))
     Console().print(shown)
 
 
@@ -166,51 +237,38 @@ def run(args: argparse.Namespace) -> None:
     if args.compare:
         return comparison.run(args)
     out, config = configure(args)
-    env = gym.make(
-        "fusion_gym:FusionDistill-v0",
-        data=config["data"],
-        teacher=config["teacher"],
-        student_width=config["width"],
-        learning_rate=config["learning_rate"],
-        batch_size=config["batch_size"],
-        episode_steps=config["decisions"],
-        updates_per_step=config["updates"] // config["decisions"],
-        patches=None,
-        device=args.device,
-        threads=args.threads,
-    )
-    agent = load_agent(config["agent"], env)
-    for data in config["test"]:
-        load_splits(data)  # a mistake shows before the training, not after it
+    env = make_env(config)
+    agent = load_agent(config["agent"], env, args.trust)
+    for data in (config["data"], *config["test"]):
+        fused_pairs(config["teacher"], load_splits(data).test)  # a mistake shows before the training, not after it
     out.mkdir(parents=True, exist_ok=True)
     files.atomic_write(out / CONFIG, yaml.safe_dump(config, sort_keys=False))
-    print(f"seed {config['seed']}, {config['updates']} updates, agent {config['agent']}")
-    trained = train(env, agent, config, out, args.progress)
-    student = trained["student"].cpu().eval()
+    stretches, updates = rhythm(config)
+    total = config["decisions"] * stretches * updates
+    print(f"{total} updates in {config['decisions']} decisions of {config['agent']}, seed {config['seed']}; {out}")
+    plain: Any = env.unwrapped
+    log = train(plain, agent, config, out, args.progress)
+    student = plain.distiller.student.cpu().eval()
     weights = {"width": student.width, "depth": student.depth, "weights": student.state_dict()}
     with files.atomic_path(out / "student.pt") as temporary:
         torch.save(weights, temporary)
-    metadata = {"version": fusion_gym.__version__, "input": "luminance in [0, 1]", "config": json.dumps(config)}
-    export.export_onnx(student, out / "student.onnx", metadata)
-    curves(trained["log"], out)
+    made = ["student.pt"]
+    if all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
+        metadata = {"version": fusion_gym.__version__, "input": "luminance in [0, 1]", "config": json.dumps(config)}
+        export.export_onnx(student, out / "student.onnx", metadata)
+        made.append("student.onnx")
+    else:
+        print("No ONNX file: it needs pip install 'fusion-gym[deploy]', then --resume.")
+    curves(log, out)
     judge(student, config, out, args.progress)
-    print(
-        f"A student of {sum(p.numel() for p in student.parameters()):,} weights is in {out}: student.pt, student.onnx."
-    )
-    print(f"Next: look at {out / 'contact_sheet.png'}")
+    size = sum(parameter.numel() for parameter in student.parameters())
+    print(f"A student of {size:,} weights is in {out}: {', '.join(made)}, metrics.csv, curves and contact sheets.")
+    print(f"Next: look at {out / 'contact_sheet.png'}.")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; a user's mistake gives one sentence and exit code 2."""
-    try:
-        run(parse(argv))
-    except KeyboardInterrupt:
-        print("Stopped; --resume continues from the last decision.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"distill_student.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return guard("distill_student.py", lambda: run(parse(argv)), "Stopped; --resume with the run's folder continues.")
 
 
 if __name__ == "__main__":

@@ -241,6 +241,7 @@ def run(args: argparse.Namespace) -> None:
         "policy": config["hyperparams"].get("policy", "MlpPolicy"),
         "actions": list(env.get_wrapper_attr("action_names")),
         "fixed": dict(env.get_wrapper_attr("fixed")),
+        "decisions": env.get_wrapper_attr("episode_steps"),
         "env": config["env"],
         "env_kwargs": config["env_kwargs"],
         "seed": config["seed"],

@@ -16,7 +16,7 @@ import numpy as np
 from agents.scripted import SCHEDULES, make_schedule
 from fusion_gym.cli import UserError, nearest
 
-__all__ = ["Agent", "load_agent"]
+__all__ = ["Agent", "load_agent", "settings_of"]
 
 
 class Agent(Protocol):
@@ -69,6 +69,24 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     raise UserError(
         f"There is no agent {spec!r}: no such zip file, and no schedule of this name; {nearest(name, SCHEDULES)}"
     )
+
+
+def settings_of(spec: str) -> dict[str, Any]:
+    """What a trained agent's file says about the environment that it was trained in.
+
+    Returns:
+        The environment's ``actions`` and ``fixed``, and ``decisions``, the length of an episode; nothing for agents
+        that are not files of ours.
+    """
+    if Path(spec).suffix != ".zip":
+        return {}
+    from agents.sb3 import read_description  # brings torch with it
+
+    facts = read_description(Path(spec)) or {}
+    found: dict[str, Any] = {key: facts[key] for key in ("actions", "decisions") if key in facts}
+    if "fixed" in facts and "actions" in facts:
+        found["fixed"] = {key: value for key, value in facts["fixed"].items() if key not in facts["actions"]}
+    return found
 
 
 def _own_agent(module: str, rest: str, env: gym.Env) -> Any:

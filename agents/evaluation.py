@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -74,7 +75,7 @@ def _ends(name: str) -> tuple[float, float]:
 
 def print_outcomes(title: str, outcomes: Mapping[str, Outcome]) -> None:
     """Prints a table of returns and final scores, mean ± standard deviation, best return first."""
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE)
     for name in ("agent", "return", "final score", "episodes"):
         table.add_column(name, justify="left" if name == "agent" else "right")
     rows = {label: outcome.summary() for label, outcome in outcomes.items()}
