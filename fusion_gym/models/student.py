@@ -19,7 +19,7 @@ class Student(nn.Module):
     """A fusion network that is cheap per pixel on a CPU.
 
     Both sources are folded from space to depth by four, so that every convolution runs on a sixteenth of
-    the pixels; the last one is unfolded into three maps of full resolution: a gain for each source and an offset.
+    the pixels; the last one gives three maps of full resolution: a gain for each source and an offset.
     Fine detail thus comes from the sources themselves.
 
     Args:
@@ -56,9 +56,11 @@ class Student(nn.Module):
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
         sources = pad_to_multiple(torch.cat((ir, vi), dim=1), STRIDE)
-        x = F.leaky_relu(self.stem(F.pixel_unshuffle(sources, STRIDE)))
+        folded = F.pixel_unshuffle(sources, STRIDE)
+        x = F.leaky_relu(self.stem(folded))
         for conv in self.body:
             x = x + F.leaky_relu(conv(x))
-        maps = F.pixel_shuffle(self.head(x), STRIDE)[..., :height, :width]
-        gain_ir, gain_vi, offset = maps.split(1, dim=1)
-        return ((0.5 + gain_ir) * ir + (0.5 + gain_vi) * vi + offset).clamp(0.0, 1.0)
+        gains, offset = self.head(x).split((2 * STRIDE**2, STRIDE**2), dim=1)
+        part_ir, part_vi = ((0.5 + gains) * folded).chunk(2, dim=1)
+        fused = (part_ir + part_vi + offset).clamp(0.0, 1.0)  # still folded, so that one map is unfolded, not three
+        return F.pixel_shuffle(fused, STRIDE)[..., :height, :width]
