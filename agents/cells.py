@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 import fusion_gym
-from agents import load_agent
+from agents import Agent, load_agent
+from agents.runs import make_checked
 from agents.scripted import Points, Schedule
 from fusion_gym.cli import UserError
 from fusion_gym.data import load_splits, probe_crops
@@ -47,6 +48,7 @@ class Cell:
         seed: Seed of the episode.
         tests: Data whose test pairs the student is judged on; without any the cell gives the final score alone.
         keep: Whether the student is saved beside the result.
+        trust: As in `agents.load_agent`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Cell:
     seed: int
     tests: tuple[str, ...] = ()
     keep: bool = False
+    trust: bool = False
 
     def __str__(self) -> str:
         """For messages."""
@@ -119,7 +122,7 @@ def run(cell: Cell) -> tuple[dict[str, Any], torch.nn.Module]:
         (figures by data); and the student.
     """
     env = environment(json.dumps(dict(cell.arguments), sort_keys=True))
-    agent = make_agent(cell.agent, env)
+    agent = make_agent(cell.agent, env, cell.trust)
     observation, info = env.reset(seed=cell.seed)
     infos, state, start, over = [info], None, np.ones(1, dtype=bool), False
     while not over:
@@ -134,8 +137,8 @@ def run(cell: Cell) -> tuple[dict[str, Any], torch.nn.Module]:
         names = [name for name in info if name.startswith(("score", "action/", "student/"))]
         result["log"] = {name: [float(entry[name]) for entry in infos] for name in names}
         result["drawn"] = dict(plain.instance)
-        against = plain.instance["teacher"], plain.reference, plain.device
-        result["tests"] = {data: judge(data, *against).figures(student) for data in cell.tests}
+        judges = {data: judge(data, plain.reference, plain.device) for data in cell.tests}
+        result["tests"] = {data: j.figures(student, plain.instance["teacher"]) for data, j in judges.items()}
     return result, student
 
 
@@ -146,79 +149,84 @@ def environment(arguments: str) -> gym.Env:
     Args:
         arguments: Arguments of the environment, as JSON.
     """
-    return gym.make(f"fusion_gym:{ENVIRONMENT}", disable_env_checker=True, **json.loads(arguments))
+    return make_checked(ENVIRONMENT, json.loads(arguments))
 
 
-def make_agent(agent: str | Mapping[str, Points], env: gym.Env) -> Any:
+def make_agent(agent: str | Mapping[str, Points], env: gym.Env, trust: bool) -> Agent:
     """The agent of a cell: anew for each, so that no cell depends on those before it."""
     if isinstance(agent, str):
-        return load_agent(agent, env)
+        return load_agent(agent, env, trust)
     return Schedule(agent, env.get_wrapper_attr("action_names"))
 
 
 class Judge:
-    """Test pairs with everything about the sources and the teacher computed once.
+    """Test pairs with everything about the sources computed once.
 
     From each pair the crop with the most detail is taken. The score is the reward's own, from a
     `fusion_gym.probe.Probe` over these crops.
 
     Args:
-        crops: Infrared, visible, the teacher's and the reference's output, (N, 4, H, W) in [0, 1].
+        data: What `fusion_gym.data.load_splits` takes; its test pairs are judged on.
+        reference: The fusion that the score is relative to, as `fusion_gym.teachers.fused_pairs` takes it.
+        device: Where the judging is done.
+
+    Raises:
+        UserError: If the data have no test pairs.
     """
 
-    def __init__(self, crops: Tensor) -> None:
-        self.probe = Probe(*crops.split(1, dim=1))
-        probe = self.probe
-        self._inputs = torch.cat((probe.ir, probe.hard_ir)), torch.cat((probe.vi, probe.hard_vi))
-        self._sources = Sources(torch.cat((probe.ir, probe.ir)), torch.cat((probe.vi, probe.vi)))
-        clean = Sources(probe.ir, probe.vi)
-        with torch.no_grad():
-            values = evaluate(probe.teacher, clean, TABLE, convention=CONVENTION)
-        self.teacher = {name: float(value.mean()) for name, value in values.items()}
+    def __init__(self, data: str, reference: str, device: str) -> None:
+        self._pairs = load_splits(data).test
+        if not self._pairs:
+            raise UserError(f"{data} has no test pairs; give --test data with a test split.")
+        self._device, self._teachers = device, dict[str, dict[str, float]]()
+        ir, vi, fused = self._crops(reference)
+        self._probe = Probe(ir, vi, fused, fused)
+        self._inputs = torch.cat((ir, self._probe.hard_ir)), torch.cat((vi, self._probe.hard_vi))
+        self._sources = Sources(torch.cat((ir, ir)), torch.cat((vi, vi)))
+
+    def _crops(self, teacher: str) -> tuple[Tensor, ...]:
+        """Infrared, visible and a teacher's output, (N, 1, H, W) each; the same places for whatever teacher."""
+        side = min(CROP, *(min(pair.ir.shape) for pair in self._pairs))
+        fused = fused_pairs(teacher, self._pairs)
+        stacks = [np.stack((pair.ir, pair.vi, output)) for pair, output in zip(self._pairs, fused, strict=True)]
+        crops = torch.from_numpy(probe_crops(stacks, side, len(stacks))).to(self._device, torch.float32) / 255
+        return crops.split(1, dim=1)
 
     @torch.no_grad()
-    def figures(self, fuse: Fuse) -> dict[str, float]:
-        """Judges a fusion function.
+    def figures(self, fuse: Fuse, teacher: str) -> dict[str, float]:
+        """Judges a student.
+
+        Args:
+            fuse: The student, or whatever fuses a batch of pairs.
+            teacher: The teacher that it is compared with, as `fusion_gym.teachers.fused_pairs` takes it.
 
         Returns:
             ``score``, ``score_clean``, ``score_hardened``; the mean of each metric on the clean pairs, and on the
             hardened ones with the suffix ``_hardened``; ``teacher_ratio``, the mean over the metrics of the ratio to
             the teacher's mean on the clean pairs.
         """
-        reading = self.probe.read(fuse)
+        reading = self._probe.read(fuse)
         fused = torch.nan_to_num(fuse(*self._inputs), nan=0.0, posinf=1.0, neginf=0.0)
         values = evaluate(fused, self._sources, TABLE, convention=CONVENTION)
-        count = len(self.probe)
+        count = len(self._probe)
         clean = {name: float(value[:count].mean()) for name, value in values.items()}
         hardened = {f"{name}_hardened": float(value[count:].mean()) for name, value in values.items()}
-        ratio = float(np.mean([clean[name] / max(self.teacher[name], 1e-3) for name in TABLE]))
+        known = self.teacher(teacher)
+        ratio = float(np.mean([clean[name] / max(known[name], 1e-3) for name in TABLE]))
         scores = {name: getattr(reading, name) for name in ("score", "score_clean", "score_hardened")}
         return {**scores, **clean, **hardened, "teacher_ratio": ratio}
 
+    @torch.no_grad()
+    def teacher(self, teacher: str) -> dict[str, float]:
+        """Mean of each metric of a teacher on the clean pairs, computed once."""
+        if teacher not in self._teachers:
+            ir, vi, fused = self._crops(teacher)
+            values = evaluate(fused, Sources(ir, vi), TABLE, convention=CONVENTION)
+            self._teachers[teacher] = {name: float(value.mean()) for name, value in values.items()}
+        return self._teachers[teacher]
+
 
 @cache
-def judge(data: str, teacher: str, reference: str, device: str) -> Judge:
-    """What judges students on the test pairs of some data, prepared once per process.
-
-    Args:
-        data: What `fusion_gym.data.load_splits` takes.
-        teacher: The student's teacher, as `fusion_gym.teachers.fused_pairs` takes it.
-        reference: The fusion that the score is relative to, likewise.
-        device: Where the judging is done.
-
-    Raises:
-        UserError: If the data have no test pairs.
-    """
-    pairs = load_splits(data).test
-    if not pairs:
-        raise UserError(f"{data} has no test pairs; give --test data with a test split.")
-    side = min(CROP, *(min(pair.ir.shape) for pair in pairs))
-    outputs = fused_pairs(teacher, pairs), fused_pairs(reference, pairs)
-    stacks = [np.stack((pair.ir, pair.vi, *fused)) for pair, *fused in zip(pairs, *outputs, strict=True)]
-    crops = probe_crops(stacks, side, len(stacks))
-    return Judge(torch.from_numpy(crops).to(device, torch.float32) / 255)
-
-
-def means(results: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Mean over cells of a logged value, decision by decision."""
-    return np.mean([result["log"][name] for result in results], axis=0).tolist()
+def judge(data: str, reference: str, device: str) -> Judge:
+    """A `Judge`, made once per process."""
+    return Judge(data, reference, device)

@@ -20,18 +20,19 @@ import yaml
 from tqdm import tqdm
 
 import fusion_gym
-from agents import comparison_report
+from agents import comparison_report, settings_of
 from agents.cells import Cell, complete, environment, file_name, judge, load_result, make_agent
 from agents.rivals import RIVALS, Instances, Rivals
 from agents.search import settable
 from agents.workers import Failure, Pool
-from fusion_gym.cli import UserError, check_keys, read_yaml
+from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.files import atomic_write, write_csv
 
-CONFIG, TITLE = "config.yml", "compare"
+CONFIG, TITLE, OUT = "config.yml", "compare", Path("runs/comparison")
 FIRST_SEED = 1000  # far from the small seeds that people train agents with
 # Arguments of the environment that are not an instance's: they are options of the command, or alike for all.
+_PARAMETERS = inspect.signature(FusionDistillEnv.__init__).parameters
 _NOT_OF_INSTANCES = ("self", "episode_steps", "updates_per_step", "device", "threads", "render_mode")
 _PLAIN_STEMS = ("best_model", "final_model", "model")  # file names that say nothing, their folder does
 
@@ -61,16 +62,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"compare agents and schedules, each as for --agent, or NAME=AGENT, or one of {', '.join(RIVALS)}, "
         "or a YAML file of {name: agent} or {name: {agent: ..., and arguments of the environment}}",
     )
-    group.add_argument("--instances", default="default", help="YAML file of {name: {arguments of the environment}}")
-    group.add_argument("--seeds", type=int, default=10, help="student seeds for each agent and instance")
-    group.add_argument("--workers", type=int, default=1, help="parallel processes")
-    group.add_argument("--search-runs", type=int, default=500, help="students that the search for best-constant trains")
-    group.add_argument("--search-instances", help="instances that best-constant is tuned on; --instances when absent")
+    group.add_argument(
+        "--instances", default="default", metavar="FILE", help="YAML file of {name: {arguments of the environment}}"
+    )
+    group.add_argument("--seeds", type=int, default=10, help="student seeds for each agent and instance (default: 10)")
+    group.add_argument("--workers", type=int, default=1, help="parallel processes (default: 1)")
+    group.add_argument(
+        "--search-runs", type=int, default=500, help="students that the search for best-constant trains (default: 500)"
+    )
+    group.add_argument("--search-instances", metavar="FILE", help="what best-constant is tuned on, if not --instances")
     group.add_argument(
         "--oracle-runs",
         type=int,
-        help="students that each search on a single instance trains; --search-runs over the number of instances "
-        "when absent",
+        help="students that each search on a single instance trains (default: --search-runs / instances)",
     )
 
 
@@ -110,13 +114,9 @@ def _entrant(name: str, value: Any, where: str) -> Entrant:
     if not isinstance(value, str):
         raise UserError(f"{where}: {name} takes an agent, or {{agent: ..., and arguments of the environment}}.")
     _check_arguments(arguments, f"{where}: {name}")
-    if Path(value).suffix == ".zip" and "actions" not in arguments:
-        from agents.sb3 import read_description  # brings Stable-Baselines3 with it
-
-        actions = (read_description(Path(value)) or {}).get("actions")
-        if actions and tuple(actions) != settable(None):
-            arguments["actions"] = list(actions)
-    return Entrant(name, value, arguments)
+    brought = settings_of(value)
+    own = tuple(brought.get("actions", settable(None))) != settable(None)
+    return Entrant(name, value, {**({key: brought[key] for key in ("actions", "fixed")} if own else {}), **arguments})
 
 
 def read_instances(file: str) -> dict[str, dict[str, Any]]:
@@ -141,9 +141,8 @@ def read_instances(file: str) -> dict[str, dict[str, Any]]:
 
 
 def _check_arguments(arguments: Mapping[str, Any], where: str) -> None:
-    known = [name for name in inspect.signature(FusionDistillEnv.__init__).parameters if name not in _NOT_OF_INSTANCES]
     try:
-        check_keys(arguments, known, "argument of the environment")
+        check_keys(arguments, _PARAMETERS.keys() - set(_NOT_OF_INSTANCES), "argument of the environment")
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -153,36 +152,42 @@ class Comparison:
 
     Args:
         args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``width``, ``learning_rate``,
-            ``batch_size``, ``updates``, ``decisions``, ``seed``, ``device``, ``out`` and ``progress``.
+            ``batch_size``, ``env_kwargs``, ``updates``, ``decisions``, ``seed``, ``device``, ``trust``, ``resume``,
+            ``out`` and ``progress``.
 
     Raises:
         UserError: If an option is not allowed.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        if not 1 <= args.decisions <= args.updates:
-            raise UserError(f"--updates {args.updates} is less than --decisions {args.decisions}; give more updates.")
+        decisions = _PARAMETERS["episode_steps"].default if args.decisions is None else args.decisions
+        if not 1 <= decisions <= args.updates:
+            raise UserError(f"--updates {args.updates} for {decisions} decisions: give at least one for each.")
+        if args.resume is not None:
+            raise UserError("--resume is not for comparisons: the same command again, with the same --out, continues.")
         for option in ("seeds", "workers", "search_runs", "oracle_runs"):
             value = getattr(args, option)
             if value is not None and value < 1:
                 raise UserError(f"--{option.replace('_', '-')} {value} is not allowed; give a number from 1 on.")
-        self.out, self.progress, self.workers = Path(args.out), args.progress, args.workers
+        self.out, self.progress, self.workers, self.trust = args.out or OUT, args.progress, args.workers, args.trust
         self.tests = tuple(dict.fromkeys(args.test or args.data.split(",")))
         shared = {
             "data": args.data,
-            "episode_steps": args.decisions,
-            "updates_per_step": args.updates // args.decisions,
+            "episode_steps": decisions,
+            "updates_per_step": args.updates // decisions,
             "teacher": args.teacher,
             "student_width": args.width,
             "learning_rate": args.learning_rate,
             "batch_size": args.batch_size,
             "device": args.device,
         }
+        further = parse_settings(args.env_kwargs, "--env-kwargs")
+        _check_arguments(further, "--env-kwargs")
         self.entrants = entrants(args.compare)
         given = read_instances(args.instances)
-        self.instances = {name: {**shared, **own} for name, own in given.items()}
+        self.instances = {name: {**shared, **further, **own} for name, own in given.items()}
         tuning = given if args.search_instances is None else read_instances(args.search_instances)
-        self.tuning = {name: {**shared, **own} for name, own in tuning.items()}
+        self.tuning = {name: {**shared, **further, **own} for name, own in tuning.items()}
         first = FIRST_SEED if args.seed is None else args.seed
         self.seeds = list(range(first, first + args.seeds))
         self.search_runs = args.search_runs
@@ -204,11 +209,11 @@ class Comparison:
         for spec, arguments in tqdm(wanted, disable=not self.progress, desc="prepare", unit="task", leave=False):
             env = environment(json.dumps(arguments, sort_keys=True))
             if spec not in RIVALS:
-                make_agent(spec, env)
+                make_agent(spec, env, self.trust)
             plain: Any = env.unwrapped
             for data in self.tests:
                 for teacher in plain.teachers:
-                    judge(data, teacher, plain.reference, plain.device)
+                    judge(data, plain.reference, plain.device).teacher(teacher)
         if self.workers > 1:  # the workers have their own
             environment.cache_clear()
             judge.cache_clear()
@@ -278,7 +283,7 @@ class Comparison:
             tuning = {name: {**arguments, **entrant.arguments} for name, arguments in self.tuning.items()}
             agents = rivals.find(entrant.spec, instances, tuning, self.search_runs, self.oracle_runs)
         return [
-            Cell(entrant.name, agents[name], name, arguments, seed, self.tests, keep=seed == self.seeds[0])
+            Cell(entrant.name, agents[name], name, arguments, seed, self.tests, seed == self.seeds[0], self.trust)
             for name, arguments in instances.items()
             for seed in self.seeds
         ]
@@ -333,4 +338,8 @@ def _pairs(earlier: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[
 
 def run(args: argparse.Namespace) -> None:
     """Runs the comparison that the command line asks for."""
-    Comparison(args).run()
+    try:
+        Comparison(args).run()
+    except KeyboardInterrupt:
+        print("\nStopped; the same command again continues.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
