@@ -20,11 +20,16 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from agents.population_vec_env import PopulationVecEnv
 from fusion_gym import files, rendering
 from fusion_gym.cli import UserError, check_keys
 
 CONFIG = "config.yml"
-VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
+VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {
+    "dummy": DummyVecEnv,
+    "population": PopulationVecEnv,
+    "subproc": SubprocVecEnv,
+}
 INFO_KEYWORDS = ("score", "score_clean", "score_hardened", "diverged")  # columns of the monitor files
 
 

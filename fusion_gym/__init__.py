@@ -25,4 +25,9 @@ _ENVIRONMENTS: dict[str, dict[str, object]] = {
 
 for _id, _kwargs in _ENVIRONMENTS.items():
     if _id not in registry:
-        register(id=_id, entry_point="fusion_gym.env:FusionDistillEnv", kwargs=_kwargs)
+        register(
+            id=_id,
+            entry_point="fusion_gym.env:FusionDistillEnv",
+            vector_entry_point="fusion_gym.population:FusionDistillVectorEnv",
+            kwargs=_kwargs,
+        )

@@ -108,6 +108,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.action_names),), dtype=np.float32)
         self._distiller: Distiller | None = None
+        self.ahead: Stats | None = None  # from a population that has done the training of the next step already
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -155,8 +156,10 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             ValueError: If the action has a wrong shape or holds NaN.
             gymnasium.error.ResetNeeded: If there is no episode under way.
         """
-        settings = self.decide(action)
-        return self.conclude(self.distiller.advance(settings, self.updates_per_step))
+        stats, self.ahead = self.ahead, None
+        if stats is None:
+            stats = self.distiller.advance(self.decide(action), self.updates_per_step)
+        return self.conclude(stats)
 
     def decide(self, action: np.ndarray) -> dict[str, float]:
         """The first half of `step`: takes an action and gives the settings to train under.
@@ -232,6 +235,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             self.episode_steps * self.updates_per_step,
             generator,
         )
+        self.ahead = None
 
     def _record(self) -> None:
         for name, value in zip(

@@ -8,8 +8,9 @@ faster; ``benchmarks/bench_env.py population`` measures both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, SupportsFloat
+from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -45,6 +46,7 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
     return [stats[position] for position in range(len(distillers))]
 
 
+@torch.enable_grad()  # as in `Distiller.advance`
 def _advance_alike(
     distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int
 ) -> list[Stats]:
@@ -86,31 +88,24 @@ def _batched(students: Sequence[torch.nn.Module], size: int) -> Callable[[Tensor
     return fuse
 
 
-class Member(FusionDistillEnv):
-    """An environment whose training may have been done ahead, together with others'."""
+def train_together(envs: Sequence[gym.Env], actions: Sequence[np.ndarray]) -> None:
+    """Takes the actions and does the training of one decision, batched; each environment's `step` then scores it.
 
-    _ahead: Stats | None = None
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
-        """See `FusionDistillEnv.step`; where `train_together` has taken the action already, it is not taken again."""
-        if self._ahead is None:
-            return super().step(action)
-        stats, self._ahead = self._ahead, None
-        return self.conclude(stats)
-
-
-def train_together(members: Sequence[Member], actions: Sequence[np.ndarray]) -> None:
-    """Takes the actions and does the training of one decision, batched; each member's `step` then scores it.
+    Args:
+        envs: `FusionDistillEnv`s with the same arguments, each with an episode under way, in any wrappers that leave
+            the action as it is.
+        actions: The action of each, as in `FusionDistillEnv.step`.
 
     Raises:
         ValueError: If an action has a wrong shape or holds NaN; nothing has been trained then.
-        gymnasium.error.ResetNeeded: If a member has no episode under way.
+        gymnasium.error.ResetNeeded: If one has no episode under way.
     """
-    settings = [member.decide(action) for member, action in zip(members, actions, strict=True)]
-    if members:
-        figures = advance([member.distiller for member in members], settings, members[0].updates_per_step)
-        for member, stats in zip(members, figures, strict=True):
-            member._ahead = stats
+    plain = [cast(FusionDistillEnv, env.unwrapped) for env in envs]
+    settings = [env.decide(action) for env, action in zip(plain, actions, strict=True)]
+    if plain:
+        figures = advance([env.distiller for env in plain], settings, plain[0].updates_per_step)
+        for env, stats in zip(plain, figures, strict=True):
+            env.ahead = stats
 
 
 class FusionDistillVectorEnv(SyncVectorEnv):
@@ -128,16 +123,11 @@ class FusionDistillVectorEnv(SyncVectorEnv):
     def __init__(
         self, num_envs: int = 1, autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP, **kwargs: Any
     ) -> None:
-        self.members: list[Member] = []
-        super().__init__([lambda: self._member(**kwargs)] * num_envs, autoreset_mode=autoreset_mode)
-
-    def _member(self, **kwargs: Any) -> Member:
-        self.members.append(Member(**kwargs))
-        return self.members[-1]
+        super().__init__([lambda: FusionDistillEnv(**kwargs)] * num_envs, autoreset_mode=autoreset_mode)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """See `gymnasium.vector.VectorEnv.step`."""
         resets = self._autoreset_envs & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
         acting = np.flatnonzero(~resets)
-        train_together([self.members[i] for i in acting], [actions[i] for i in acting])
+        train_together([self.envs[i] for i in acting], [actions[i] for i in acting])
         return super().step(actions)
