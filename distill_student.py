@@ -221,15 +221,19 @@ def judge(student: nn.Module, config: dict[str, Any], out: Path, progress: bool)
 
 def show(title: str, table: dict[str, dict[str, float]]) -> None:
     """Prints a table of mean metrics by method, and how much of the teacher's the student has."""
-    shown = Table(title=title, box=box.SIMPLE)
+    shown = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("method", no_wrap=True)
     for name in report.TABLE:
         shown.add_column(name, justify="right", no_wrap=True)
     for method, row in table.items():
-        shown.add_row(method, *(f"{row[name]:.3f}" for name in report.TABLE), end_section=method == list(table)[-1])
+        shown.add_row(method, *(_short(row[name]) for name in report.TABLE), end_section=method == list(table)[-1])
     ratios = (table["student"][name] / table["teacher"][name] for name in report.TABLE)
     shown.add_row("of teacher", *(f"{ratio:.0%}" for ratio in ratios))
     Console().print(shown)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -239,8 +243,9 @@ def run(args: argparse.Namespace) -> None:
     out, config = configure(args)
     env = make_env(config)
     agent = load_agent(config["agent"], env, args.trust)
+    env.reset(seed=config["seed"])  # a mistake shows here, before anything is written,
     for data in (config["data"], *config["test"]):
-        fused_pairs(config["teacher"], load_splits(data).test)  # a mistake shows before the training, not after it
+        fused_pairs(config["teacher"], load_splits(data).test)  # or here, not after the training
     out.mkdir(parents=True, exist_ok=True)
     files.atomic_write(out / CONFIG, yaml.safe_dump(config, sort_keys=False))
     stretches, updates = rhythm(config)

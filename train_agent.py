@@ -231,11 +231,12 @@ def run(args: argparse.Namespace) -> None:
     env = make_checked(config["env"], config["env_kwargs"])
     wrapped = WorkerSetup(config["hyperparams"].get("env_wrapper"))(env)
     make_model(config["algo"], wrapped, config["hyperparams"], device="cpu")  # mistakes show before anything is written
+    done = checkpoints(out)[-1][0] if checkpoints(out) else 0
+    expected = max(1, round(minutes(env, config, done)))
     write_config(out, config)
     steps = config["n_timesteps"]
     print(f"{config['algo']} on {config['env']}, {steps} steps, seed {config['seed']}; folder {out}")
-    done = checkpoints(out)[-1][0] if checkpoints(out) else 0
-    print(f"About {max(1, round(minutes(env, config, done)))} min on {config['n_envs']} environments.")
+    print(f"About {expected} min on {config['n_envs']} environments.")
     description = {
         "algo": config["algo"],
         "policy": config["hyperparams"].get("policy", "MlpPolicy"),

@@ -86,10 +86,25 @@ def hyperparameters(algo: str, env_id: str, overrides: Mapping[str, Any], file: 
     if not isinstance(chosen, dict):
         raise UserError(f"{path} has no settings for {env_id}; {nearest(env_id, content)}")
     settings = {**chosen, **overrides}
-    known = set(inspect.signature(algorithm(algo).__init__).parameters) - {"self", "env", "_init_setup_model"}
+    parameters = inspect.signature(algorithm(algo).__init__).parameters
+    known = set(parameters) - {"self", "env", "_init_setup_model"}
     check_keys(settings, known | set(RUN_SETTINGS), f"hyperparameter of {algo}")
     check_finite(settings)
-    return settings
+    defaults = {name: parameter.default for name, parameter in parameters.items()} | {"n_timesteps": 1, "n_envs": 1}
+    return {name: _checked(name, value, defaults.get(name)) for name, value in settings.items()}
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """The value, as a whole number where the algorithm's default is one; SB3 itself would fail much later."""
+    if isinstance(default, bool) or not isinstance(default, (int, float)) or isinstance(value, list):
+        return value
+    if isinstance(default, float) and isinstance(value, str) and value.startswith("lin_"):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"The hyperparameter {name}={value!r} is not allowed; give a number.")
+    if isinstance(default, int) and value != int(value):
+        raise UserError(f"The hyperparameter {name}={value!r} is not allowed; give a whole number.")
+    return int(value) if isinstance(default, int) else value
 
 
 def make_model(algo: str, env: GymEnv, settings: Mapping[str, Any], **arguments: Any) -> BaseAlgorithm:
