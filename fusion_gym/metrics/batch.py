@@ -99,11 +99,6 @@ def centred(batch: Batch) -> Tensor:
     return batch.pixels - batch.of(means)
 
 
-def product(fused: Batch, sources: Batch) -> Tensor:
-    """The centred fused images times the centred sources, (N, 2, H, W)."""
-    return fused.of(centred) * sources.of(centred)
-
-
 def quantised(batch: Batch) -> Batch:
     """The images at their 8-bit levels, as floats without a gradient."""
     return Batch((batch.pixels.detach() + 0.5).floor().clamp(0, 255))

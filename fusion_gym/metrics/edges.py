@@ -25,9 +25,11 @@ def edges(batch: Batch, mode: str, floor: float) -> tuple[Tensor, Tensor]:
     return root(across * across + down * down + floor), torch.where(upright, -1.0, orientation)
 
 
-def _sigmoid(values: Tensor, shape: tuple[float, float, float]) -> Tensor:
-    gain, slope, centre = shape
-    return gain * (slope * (values - centre)).sigmoid()
+def _preserved(ratio: Tensor, aligned: Tensor) -> Tensor:
+    """The product of the sigmoids of both terms, whose memory it takes."""
+    strength = ratio.sub_(STRENGTH[2]).mul_(STRENGTH[1]).sigmoid_()
+    orientation = aligned.sub_(ORIENTATION[2]).mul_(ORIENTATION[1]).sigmoid_()
+    return (strength * orientation).mul_(STRENGTH[0] * ORIENTATION[0])
 
 
 def preservation(fused: Batch, sources: Batch) -> Tensor:
@@ -35,8 +37,8 @@ def preservation(fused: Batch, sources: Batch) -> Tensor:
     strength, orientation = fused.of(edges, "replicate", FLOOR)
     wanted, direction = sources.of(edges, "replicate", FLOOR)
     ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted)
-    aligned = ((direction - orientation).abs() - 1).abs()
-    return _sigmoid(ratio, STRENGTH) * _sigmoid(aligned, ORIENTATION)
+    aligned = (direction - orientation).abs_().sub_(1).abs_()
+    return _preserved(ratio, aligned)
 
 
 def _weights(sources: Batch) -> tuple[Tensor, Tensor]:
@@ -76,7 +78,6 @@ def edge_transfer_evaluator(fused: Batch, sources: Batch) -> Tensor:
     wanted, direction = sources.of(edges, "constant", 0.0)
     ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted)
     ratio = torch.where(strength == wanted, strength, ratio)
-    aligned = 1 - (direction - orientation).abs()
-    preserved = _sigmoid(ratio, STRENGTH) * _sigmoid(aligned, ORIENTATION) * wanted
+    preserved = _preserved(ratio, 1 - (direction - orientation).abs()) * wanted
     total = wanted.sum((1, 2, 3))
     return torch.where(total > 0, preserved.sum((1, 2, 3)) / total.clamp_min(FLOOR), 0.0)

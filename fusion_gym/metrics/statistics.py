@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fusion_gym.metrics.batch import Batch, centred, product, root
+from fusion_gym.metrics.batch import Batch, centred, root
 
 FLAT = 1e-6  # a variance below this (a standard deviation of 0.001 levels) counts as that of a constant image
 PSNR_LIMIT = 100.0
@@ -27,7 +27,8 @@ def _quotient(covariance: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 def correlation(fused: Batch, sources: Batch) -> Tensor:
     """CC for each source, (N, 2)."""
-    return _quotient(fused.of(product, sources).mean((-2, -1)), fused.of(variance), sources.of(variance))
+    covariance = (fused.of(centred) * sources.of(centred)).mean((-2, -1))
+    return _quotient(covariance, fused.of(variance), sources.of(variance))
 
 
 def correlation_of_differences(fused: Batch, sources: Batch) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics.batch import Batch, centred, means, product
-from fusion_gym.metrics.windows import box, gaussian, slide
+from fusion_gym.metrics.batch import Batch, means
+from fusion_gym.metrics.windows import Window, box, covariances, gaussian, moments
 
 WINDOW = 7
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -15,26 +15,21 @@ SCALE_WINDOW = 11
 _K1, _K2 = 0.01, 0.03
 _SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # the divisor of the covariance is the number of pixels minus one
 
-Window = tuple[float, ...]
+
+def _source_terms(sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Local means of the centred sources and of the sources, and what they add to the two denominators."""
+    offset, variance = moments(sources, window)
+    mean = offset + sources.of(means)
+    return offset, mean, mean * mean + c1, variance + c2
 
 
-def _moments(batch: Batch, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-    """Local means of the centred images and of the images, and local variances."""
-    x = batch.of(centred)
-    mean = slide(x, window)
-    return mean, mean + batch.of(means), (slide(x * x, window) - mean * mean).clamp_min(0)
-
-
-def _terms(fused: Batch, sources: Batch, window: Window, sample: float, data_range: float) -> tuple[Tensor, Tensor]:
-    """The luminance term and the term of contrast and structure at each place."""
-    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    offset, mean, variance = fused.of(_moments, window)
-    source_offset, source_mean, source_variance = sources.of(_moments, window)
-    covariance = torch.addcmul(slide(fused.of(product, sources), window), offset, source_offset, value=-1)
-    luminance = (2 * mean * source_mean + c1) / (mean * mean + (source_mean * source_mean + c1))
-    # The sample's divisor is taken out of both sides of the quotient.
-    structure = (2 * covariance + c2 / sample) / (variance + (source_variance + c2 / sample))
-    return luminance, structure
+def _terms(fused: Batch, sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, ...]:
+    """Numerators and denominators, luminance first, of half the two quotients at each place."""
+    source_offset, source_mean, square, spread = sources.of(_source_terms, window, c1, c2)
+    offset, variance = moments(fused, window)
+    covariance = covariances(fused, sources, window, offset, source_offset)
+    mean = offset + fused.of(means)
+    return (mean * source_mean).add_(c1 / 2), square + mean * mean, covariance.add_(c2 / 2), spread + variance
 
 
 def similarity(fused: Batch, sources: Batch, data_range: float = 255.0) -> Tensor:
@@ -45,8 +40,10 @@ def similarity(fused: Batch, sources: Batch, data_range: float = 255.0) -> Tenso
         sources: Their sources.
         data_range: Scales the constants that steady the quotients; 255 is the range of the values.
     """
-    luminance, structure = _terms(fused, sources, box(WINDOW), _SAMPLE, data_range)
-    return (luminance * structure).mean((-2, -1))
+    # The divisor of the sample's covariances is taken out of the second quotient: it remains beside c2.
+    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2 / _SAMPLE
+    products, squares, covariance, variances = _terms(fused, sources, box(WINDOW), c1, c2)
+    return 4 * ((products * covariance) / (squares * variances)).mean((-2, -1))
 
 
 def similarity_range_2(fused: Batch, sources: Batch) -> Tensor:
@@ -65,13 +62,16 @@ def _halved(batch: Batch) -> Batch:
 def multi_scale_similarity(fused: Batch, sources: Batch) -> Tensor:
     """MS-SSIM to each source, (N, 2)."""
     window = gaussian(SCALE_WINDOW, 1.5)
+    c1, c2 = (_K1 * 255) ** 2, (_K2 * 255) ** 2
     result = torch.ones_like(sources.pixels[..., 0, 0])
     for scale, weight in enumerate(SCALE_WEIGHTS):
         if scale:
             fused, sources = fused.of(_halved), sources.of(_halved)
-        luminance, structure = _terms(fused, sources, window, 1.0, 255.0)
-        last = scale == len(SCALE_WEIGHTS) - 1
-        mean = (luminance * structure if last else structure).mean((-2, -1))
+        products, squares, covariance, variances = _terms(fused, sources, window, c1, c2)
+        quality = 2 * covariance / variances
+        if scale == len(SCALE_WEIGHTS) - 1:
+            quality = quality * (2 * products / squares)
+        mean = quality.mean((-2, -1))
         # A negative similarity counts as 0; the floor keeps the gradient of the power finite.
         result = result * torch.where(mean > 0, mean.clamp_min(1e-12) ** weight, 0.0)
     return result
