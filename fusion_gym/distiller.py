@@ -90,10 +90,10 @@ class Distiller:
             index = torch.searchsorted(edges, where * edges[-1], right=True).clamp_max(len(edges) - 1)
         else:
             index = (where * len(self.bank)).long()
-        images = torch.from_numpy(self.bank[index.numpy()])
-        images[mirror < 0.5] = images[mirror < 0.5].flip(3)
-        drawn = draw(self.batch_size, self.generator)
-        return index, images.to(self._device, torch.float32) / 255, drawn
+        patches, mirrored = self.bank[index.numpy()], (mirror < 0.5).numpy()
+        patches[mirrored] = patches[mirrored, ..., ::-1]
+        images = torch.from_numpy(patches).to(self._device, torch.float32) / 255
+        return index, images, draw(self.batch_size, self.generator)
 
     @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does
     def advance(self, settings: Mapping[str, float], updates: int) -> Stats:

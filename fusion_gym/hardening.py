@@ -85,7 +85,8 @@ class Draw:
         for seed in self.seeds:
             generator = torch.Generator(ir.device).manual_seed(seed)
             parts.append(torch.randn((2, count, *ir.shape[1:]), generator=generator, device=ir.device))
-        return torch.cat(parts, dim=1).flatten(0, 1)
+        noise = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return noise.flatten(0, 1)
 
 
 def draw(count: int, generator: torch.Generator, uniform: bool = True) -> Draw:
