@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import fusion_gym
 from agents import Agent, comparison, load_agent, settings_of
-from agents.runs import CONFIG, make_checked
+from agents.environments import make_checked
 from fusion_gym import export, files, rendering, report
 from fusion_gym.cli import UserError, check_finite, check_keys, free_folder, guard, parse_settings, read_yaml, unused
 from fusion_gym.data import load_splits
@@ -31,7 +31,7 @@ from fusion_gym.rules import RULES
 from fusion_gym.teachers import fuse_pair, fused_pairs
 
 ENVIRONMENT, DECISIONS = "FusionDistill-v0", 16
-STATE, DONE = "state.pt", "metrics.json"
+CONFIG, STATE, DONE = "config.yml", "state.pt", "metrics.json"
 STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
 SETTINGS = (
     *("agent", "data", "test", "teacher", "width", "updates", "decisions", "learning_rate", "batch_size"),

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from agents import load_agent
 from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
+from agents.environments import make_checked
 from agents.evaluation import Outcome, evaluate, extremes, print_outcomes
 from agents.runs import (
     CONFIG,
     VEC_ENVS,
     WorkerSetup,
     draw_learning_curve,
-    make_checked,
     make_envs,
     make_logger,
     write_config,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import inspect
 import multiprocessing
 import shlex
 import signal
@@ -15,14 +14,14 @@ from typing import Any
 
 import gymnasium as gym
 import yaml
-from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from agents.environments import full_id
 from agents.population_vec_env import PopulationVecEnv
 from fusion_gym import files, rendering
-from fusion_gym.cli import UserError, check_keys
+from fusion_gym.cli import UserError
 
 CONFIG = "config.yml"
 VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {
@@ -31,42 +30,6 @@ VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {
     "subproc": SubprocVecEnv,
 }
 INFO_KEYWORDS = ("score", "score_clean", "score_hardened", "diverged")  # columns of the monitor files
-
-
-def full_id(env_id: str) -> str:
-    """The id with its package in front, so that worker processes import the package that registers it."""
-    return env_id if ":" in env_id else f"fusion_gym:{env_id}"
-
-
-def make_checked(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env:
-    """Makes one environment, turning whatever is wrong with its id or settings into one sentence.
-
-    Raises:
-        UserError: If there is no such environment, it has no such setting, or it is not one of ours.
-        ValueError: If the environment refuses a value.
-    """
-    try:
-        module, _, name = full_id(env_id).rpartition(":")
-        importlib.import_module(module)
-        spec = gym.spec(name)
-        if spec.entry_point is None:
-            raise UserError(f"The environment {env_id} has no entry point.")
-        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    except (gym.error.Error, ImportError) as error:
-        raise UserError(f"--env {env_id}: {error}") from error
-    parameters = inspect.signature(creator).parameters
-    if not any(value.kind is inspect.Parameter.VAR_KEYWORD for value in parameters.values()):
-        check_keys(kwargs, parameters, f"setting of {env_id}")
-    try:
-        env = gym.make(full_id(env_id), **kwargs)
-        env.get_wrapper_attr("action_names")
-    except TypeError as error:
-        raise UserError(f"--env-kwargs: a value is of a wrong type: {error}.") from error
-    except AttributeError as error:
-        raise UserError(
-            f"--env {env_id} is not an environment of FusionGym; there are FusionDistill-v0 and FusionDistillFast-v0."
-        ) from error
-    return env
 
 
 class WorkerSetup:

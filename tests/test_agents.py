@@ -13,8 +13,9 @@ from stable_baselines3.common.monitor import Monitor
 
 from agents import load_agent, sb3
 from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
+from agents.environments import make_checked
 from agents.evaluation import evaluate, extremes
-from agents.runs import WorkerSetup, make_checked, make_envs
+from agents.runs import WorkerSetup, make_envs
 from agents.scripted import SCHEDULES
 from fusion_gym.actions import ACTIONS, decode
 from fusion_gym.cli import UserError
@@ -353,3 +354,44 @@ def test_extremes_cover_both_ends_of_every_component(env):
     decoded = {label: settings(load_agent(spec, env), 0) for label, spec in ends.items()}
     assert decoded["guidance 1"]["guidance"] == 1
     assert all(decoded["all lowest"][name] == ACTIONS[name].low for name in NAMES)
+
+
+def test_an_agent_of_ones_own_plugs_in(env, tmp_path):
+    from agents import cem
+
+    path = tmp_path / "cem.npz"
+    assert cem.main(["--env", FAST, "--env-kwargs", *(f"{k}={v}" for k, v in TINY.items()), "--generations", "2",
+                     "--population", "4", "--elite", "2", "--out", str(path)]) == 0  # fmt: skip
+    fresh, trained = load_agent("agents.cem:Agent", env), load_agent(f"agents.cem:Agent:{path}", env)
+    assert np.array_equal(fresh.predict(at(0.5))[0], np.zeros(len(NAMES)))
+    assert np.abs(trained.predict(at(0.5))[0]).max() > 0
+    assert np.isfinite(evaluate(trained, make_vec_env(f"fusion_gym:{FAST}", 2, env_kwargs=TINY), 2, 0).returns).all()
+    with pytest.raises(UserError, match="shape"):
+        load_agent(f"agents.cem:Agent:{path}", make_checked(FAST, {**TINY, "actions": ["noise"]}))
+    path.write_text("damaged")
+    with pytest.raises(UserError, match="damaged"):
+        load_agent(f"agents.cem:Agent:{path}", env)
+
+
+def test_cem_finds_the_best_constant_of_a_known_landscape():
+    """The search itself, on an environment whose return is known: minus the distance of the action from 0.6."""
+    from agents import cem
+
+    class Known(gym.Env):
+        action_names = ("guidance",)
+        observation_space = gym.spaces.Box(-1, 1, (len(OBSERVATIONS),))
+        action_space = gym.spaces.Box(-1, 1, (1,))
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return at(0), {}
+
+        def step(self, action):
+            return at(0), -float(abs(action[0] - 0.6)), True, False, {}
+
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        agent = cem.search(Known(), 30, 20, 5, 0, Path(folder) / "a.npz", progress=False)
+    assert agent.predict(at(0))[0][0] == pytest.approx(0.6, abs=0.05)
