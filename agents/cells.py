@@ -21,7 +21,7 @@ from torch import Tensor
 
 import fusion_gym
 from agents import Agent, load_agent
-from agents.runs import make_checked
+from agents.environments import make_checked
 from agents.scripted import Points, Schedule
 from fusion_gym.cli import UserError
 from fusion_gym.data import load_splits, probe_crops

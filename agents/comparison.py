@@ -281,7 +281,8 @@ class Comparison:
         agents: Mapping[str, Any] = dict.fromkeys(instances, entrant.spec)
         if entrant.spec in RIVALS:
             tuning = {name: {**arguments, **entrant.arguments} for name, arguments in self.tuning.items()}
-            agents = rivals.find(entrant.spec, instances, tuning, self.search_runs, self.oracle_runs)
+            label = entrant.name if entrant.arguments else ""
+            agents = rivals.find(entrant.spec, instances, tuning, self.search_runs, self.oracle_runs, label)
         return [
             Cell(entrant.name, agents[name], name, arguments, seed, self.tests, seed == self.seeds[0], self.trust)
             for name, arguments in instances.items()

@@ -31,17 +31,18 @@ from fusion_gym.models.student import Student
 from fusion_gym.teachers import fuse_pair
 
 ALL = "all sets"
-COLUMNS = ("agent", "score", "less {base}", "mean gain", "closed", "P(better)", "clean", "hardened", "to teacher")
-ON_SCREEN = 6  # columns; the others are in the file
+COLUMNS = ("agent", "score", "mean gain", "closed", "P(better)", "less {base}", "clean", "hardened", "to teacher")
+ON_SCREEN = 5  # columns; the others are in the file
 EXPLANATION = """\
 - **score**: interquartile mean, over instances and student seeds, of the fusion score on test pairs, with its 95 %
   stratified bootstrap interval (Agarwal et al. 2021, arXiv:2108.13264); **clean** and **hardened**: the same of the
   score's two halves.
-- **less {base}**: difference of the interquartile means to {base}, the seeds paired.
-- **mean gain**: mean of the paired differences to {base}. It counts every instance alike, while an interquartile mean
-  leaves out those whose scores are the highest and the lowest for whatever agent.
-- **closed**: share that the mean gain is of {oracle}'s mean gain; only where the interval of that is above zero.
+- **mean gain**: mean of the differences to {base}, the seeds paired.
+- **closed**: share that the mean gain is of {oracle}'s; only where the interval of
+  that is above zero.
 - **P(better)**: probability that a student of this agent scores higher than one of {base} on the same instance.
+- **less {base}**: difference of the interquartile means, the seeds paired. The mean gain counts every instance alike,
+  while an interquartile mean leaves out those whose scores are the highest and the lowest for whatever agent.
 - **to teacher**: mean over the metrics of the ratio to the value of the student's own teacher on clean pairs."""
 
 
@@ -111,7 +112,8 @@ def write(results: Results, out: Path, students: Mapping[str, Path]) -> None:
     tables = {heading: main_table(results, data) for heading, data in results.groups.items()}
     columns = [column.format(base=results.base) for column in COLUMNS]
     for heading, rows in tables.items():
-        title = f"{heading}: {len(results.complete)} seeds x {len(results.instances)} instances"
+        size = f"{len(results.complete)} seeds x {len(results.instances)} instances"
+        title = f"{heading}: {size}, gain on {results.base}"
         shown = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in columns[:ON_SCREEN]:
             shown.add_column(column, justify="left" if column == "agent" else "right", overflow="fold")
@@ -141,10 +143,10 @@ def main_table(results: Results, tests: Sequence[str]) -> list[list[str]]:
             gain = estimate(mean_difference, scores, base, paired=True)
             clear = headroom is not None and headroom.low > 0
             against = [
-                estimate(difference, scores, base, paired=True).text(sign=True),
                 gain.text(sign=True),
                 f"{100 * gain.value / headroom.value:.0f} %" if headroom is not None and clear else "",
                 _better(results, agent, tests).text(),
+                estimate(difference, scores, base, paired=True).text(sign=True),
             ]
         ratio = f"{results.scores(agent, tests, 'teacher_ratio').mean():.3f}"
         rows.append([agent, total, *against, clean, hardened, ratio])

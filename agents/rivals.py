@@ -40,27 +40,31 @@ class Rivals:
         self.folder, self._run_cells = folder, run_cells
 
     def find(
-        self, name: str, instances: Instances, tuning: Instances, runs: int, oracle_runs: int
+        self, kind: str, instances: Instances, tuning: Instances, runs: int, oracle_runs: int, label: str = ""
     ) -> dict[str, Candidate]:
         """The schedule of a rival for each instance.
 
         Args:
-            name: One of `RIVALS`.
+            kind: One of `RIVALS`.
             instances: The instances that are judged: those that `ORACLE` and `OPEN_LOOP` are tuned on, one by one.
             tuning: The instances that `CONSTANT` is tuned on, all at once.
             runs: Students that the search for `CONSTANT` trains, at least.
             oracle_runs: The same for each search on a single instance.
+            label: Tells apart searches of one kind, by other arguments of the environment.
 
         Raises:
             UserError: If a finished search of other settings is in the way, or a student cannot be trained.
         """
-        if name == CONSTANT:
-            return dict.fromkeys(instances, self._constant(name, tuning, runs))
+        label = f"-{file_name(label)}" if label else ""
+        if kind == CONSTANT:
+            return dict.fromkeys(instances, self._constant(CONSTANT + label, tuning, runs))
         found = {}
         for instance, arguments in instances.items():
             alone = {instance: arguments}
-            start = self._constant(f"{ORACLE}-{file_name(instance)}", alone, oracle_runs)
-            found[instance] = start if name == ORACLE else self._open_loop(instance, alone, oracle_runs, start)
+            found[instance] = self._constant(f"{ORACLE}{label}-{file_name(instance)}", alone, oracle_runs)
+            if kind == OPEN_LOOP:
+                title = f"{OPEN_LOOP}{label}-{file_name(instance)}"
+                found[instance] = self._open_loop(title, alone, oracle_runs, found[instance])
         return found
 
     def _constant(self, title: str, instances: Instances, runs: int) -> Candidate:
@@ -70,8 +74,7 @@ class Rivals:
         evaluate = self._evaluate(title, instances)
         return self._kept(title, instances, runs, lambda: successive_halving(candidates, evaluate, blocks))
 
-    def _open_loop(self, instance: str, alone: Instances, runs: int, start: Candidate) -> Candidate:
-        title = f"{OPEN_LOOP}-{file_name(instance)}"
+    def _open_loop(self, title: str, alone: Instances, runs: int, start: Candidate) -> Candidate:
         return self._kept(title, alone, runs, lambda: cross_entropy(start, self._evaluate(title, alone), runs))
 
     def _evaluate(self, title: str, instances: Instances) -> Callable[[Sequence[tuple[Candidate, int]]], list[float]]:

@@ -286,7 +286,7 @@ def test_table_against_figures_made_by_hand():
     assert results.base == "best-constant" and results.complete == list(range(9))
     base, oracle, ppo = main_table(results, ["set"])
     assert base[2:6] == ["", "", "", ""]
-    assert ppo[2] == ppo[3] == "+0.030 [+0.030, +0.030]"
-    assert (oracle[4], ppo[4]) == ("100 %", "75 %")
-    assert ppo[5] == "1.000 [1.000, 1.000]"
+    assert ppo[2] == ppo[5] == "+0.030 [+0.030, +0.030]"
+    assert (oracle[3], ppo[3]) == ("100 %", "75 %")
+    assert ppo[4] == "1.000 [1.000, 1.000]"
     assert ppo[6:] == ["0.800 [0.800, 0.800]", "0.600 [0.600, 0.600]", "0.900"]
