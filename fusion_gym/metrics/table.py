@@ -289,3 +289,24 @@ METRICS: dict[str, Metric] = {
         min_side=features.SIDE,
     ),
 }
+
+
+def definitions() -> str:
+    """All metrics with their definitions, as Markdown."""
+    sections = []
+    for name, metric in METRICS.items():
+        lines = [
+            f"### {name}: {metric.title}",
+            f"{'Higher' if metric.higher_is_better else 'Lower'} is better; from {_bound(metric.low)} to "
+            f"{_bound(metric.high)}; images of at least {metric.min_side}×{metric.min_side} pixels.",
+            f"Definition: {metric.formula}.",
+            f"Source: {metric.paper}.",
+        ]
+        if metric.published:
+            lines.append(f"Elsewhere: {metric.published}")
+        sections.append("\n\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def _bound(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.4g}".replace("-", "−")
