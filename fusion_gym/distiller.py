@@ -15,6 +15,7 @@ from torch import Tensor
 from fusion_gym.hardening import Draw, draw, harden, selection_weights
 from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.models.student import Student
+from fusion_gym.optimizer import Adam
 
 GRADIENT_LIMIT = 5.0
 FINAL_LEARNING_RATE = 0.05  # of the initial one, reached by a cosine
@@ -72,7 +73,7 @@ class Distiller:
         self.learning_rate, self.batch_size, self.total_updates = learning_rate, batch_size, total_updates
         self.updates = 0
         self.patch_losses = torch.full((len(bank),), math.nan)
-        self.optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate, fused=True)
+        self.optimizer = Adam(student.parameters(), GRADIENT_LIMIT)
         self._device = next(student.parameters()).device
 
     def batch(self, sharpness: float) -> tuple[Tensor, Tensor, Draw]:
@@ -125,11 +126,7 @@ class Distiller:
         Returns:
             Norm of the gradient before clipping, a scalar.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), GRADIENT_LIMIT)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        norm = self.optimizer.step(self.rate)
         self.patch_losses[index] = losses.detach().cpu()
         self.updates += 1
         return norm
@@ -159,7 +156,7 @@ class Distiller:
         """Everything that the rest of the training depends on, as copies."""
         return {
             "student": copy.deepcopy(dict(self.student.state_dict())),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "patch_losses": self.patch_losses.clone(),
             "updates": self.updates,
@@ -168,7 +165,7 @@ class Distiller:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, for a student of the same shape on the same patches."""
         self.student.load_state_dict(state["student"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.patch_losses = state["patch_losses"].clone()
         self.updates = state["updates"]

@@ -15,6 +15,13 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
+class _Convolution(nn.Conv2d):
+    """A convolution that draws no weights of its own, so that nothing is taken from torch's default generator."""
+
+    def reset_parameters(self) -> None:
+        """Leaves the weights as they are."""
+
+
 class Student(nn.Module):
     """A fusion network that is cheap per pixel on a CPU.
 
@@ -39,18 +46,18 @@ class Student(nn.Module):
             raise ValueError(f"The student's depth is {depth}; it takes 0 to 16 convolutions.")
         self.width, self.depth = width, depth
         folded = 2 * STRIDE**2
-        self.stem = nn.utils.skip_init(nn.Conv2d, folded, width, 3, padding=1)
-        self.body = nn.ModuleList(nn.utils.skip_init(nn.Conv2d, width, width, 3, padding=1) for _ in range(depth))
-        self.head = nn.utils.skip_init(nn.Conv2d, width, 3 * STRIDE**2, 3, padding=1)
+        self.stem = _Convolution(folded, width, 3, padding=1)
+        self.body = nn.ModuleList(_Convolution(width, width, 3, padding=1) for _ in range(depth))
+        self.head = _Convolution(width, 3 * STRIDE**2, 3, padding=1)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws new weights: He's normal distribution inside, a head near zero, so that it starts as a mean."""
         for conv in (self.stem, *self.body):
             nn.init.kaiming_normal_(conv.weight, a=0.01, generator=generator)
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(conv.get_parameter("bias"))
         nn.init.normal_(self.head.weight, std=0.001, generator=generator)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.get_parameter("bias"))
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
