@@ -29,7 +29,7 @@ from fusion_gym.files import atomic_path, write_json
 from fusion_gym.metrics import Sources, evaluate
 from fusion_gym.probe import Fuse, Probe
 from fusion_gym.report import TABLE
-from fusion_gym.teachers import fused_pairs
+from fusion_gym.teachers import WEIGHTS, fused_pairs
 
 ENVIRONMENT = "FusionDistill-v0"
 CROP = 128  # side of the test crops, one of each pair: what can be judged in a fraction of the training's time
@@ -68,7 +68,7 @@ class Cell:
         """Where the result belongs; the student is beside it, with the suffix ``.pt``."""
         agent = {"agent": self.agent, "file": _content(self.agent) if isinstance(self.agent, str) else ""}
         judged = {"tests": self.tests, "crop": CROP, "convention": CONVENTION} if self.tests else {}
-        facts = {**agent, **judged, "arguments": dict(self.arguments), "version": fusion_gym.__version__}
+        facts = {**agent, **judged, **origin(), "arguments": dict(self.arguments)}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         return folder / f"{file_name(self.name)}-{file_name(self.instance)}-{self.seed}-{digest}.json"
 
@@ -84,6 +84,14 @@ def _content(spec: str) -> str:
         if part and Path(part).is_file():
             return hashlib.sha256(Path(part).read_bytes()).hexdigest()
     return ""
+
+
+@cache
+def origin() -> dict[str, str]:
+    """What every result depends on: the package's version and a digest of the built-in teacher's weights."""
+    weights = WEIGHTS / "teacher.pt"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.is_file() else ""
+    return {"version": fusion_gym.__version__, "builtin_teacher": digest}
 
 
 def load_result(path: Path) -> dict[str, Any] | None:

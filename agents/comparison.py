@@ -19,9 +19,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-import fusion_gym
 from agents import comparison_report, settings_of
-from agents.cells import Cell, complete, environment, file_name, judge, load_result, make_agent
+from agents.cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
 from agents.rivals import RIVALS, Instances, Rivals
 from agents.search import settable
 from agents.workers import Failure, Pool
@@ -225,7 +224,7 @@ class Comparison:
             UserError: If the folder is in use by something else.
         """
         path = self.out / CONFIG
-        facts = {"tests": list(self.tests), "version": fusion_gym.__version__, "instances": self.instances}
+        facts = {"tests": list(self.tests), **origin(), "instances": self.instances}
         config = json.loads(json.dumps(facts))
         if path.is_file():
             earlier = read_yaml(path)
@@ -329,7 +328,7 @@ class Comparison:
 
 def _pairs(earlier: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """What an earlier configuration and the present one must agree in: name, earlier value, present value."""
-    pairs = [(key, earlier.get(key), config[key]) for key in ("tests", "version")]
+    pairs = [(key, earlier.get(key), config[key]) for key in config if key != "instances"]
     known: Instances = earlier.get("instances") or {}
     for name in set(known) & set(config["instances"]):
         keys = dict.fromkeys((*known[name], *config["instances"][name]))

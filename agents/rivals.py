@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-import fusion_gym
-from agents.cells import Cell, file_name, load_result
+from agents.cells import Cell, file_name, load_result, origin
 from agents.search import Candidate, Found, constants, cross_entropy, settable, successive_halving
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_write, write_json
@@ -93,7 +92,7 @@ class Rivals:
     def _kept(self, title: str, instances: Instances, runs: int, search: Callable[[], Found]) -> Candidate:
         record = self.folder / f"{title}.json"
         # Through JSON, for what is compared has come from there.
-        settings = json.loads(json.dumps({"instances": instances, "runs": runs, "version": fusion_gym.__version__}))
+        settings = json.loads(json.dumps({"instances": instances, "runs": runs, **origin()}))
         earlier = load_result(record)
         if earlier is not None:
             if earlier["settings"] != settings:
