@@ -48,8 +48,9 @@ class Stats:
 class Distiller:
     """Trains a student on patches of source pairs with a teacher's outputs.
 
-    The loss of one update is ``guidance · L_guide(s(x), t(x)) + (1 − guidance) · L_self(s(H(x)), x)``: the student
-    follows the teacher on the clean pair, and learns by itself on the hardened one, held to the clean sources.
+    The loss of one update is ``guidance · (L_guide(s(x), t(x)) + L_guide(s(H(x)), t(x))) / 2 + (1 − guidance) ·
+    L_self(s(H(x)), x)``: the student follows the teacher's clean output on the clean and on the hardened pair, and
+    learns by itself on the hardened one, held to the clean sources.
 
     Args:
         bank: Patches, uint8 (M, 3, P, P): infrared, visible luminance, the teacher's output.
@@ -187,10 +188,13 @@ def batch_losses(
     """
     ir, vi, teacher = images.split(1, dim=1)
     hard_ir, hard_vi = harden(ir, vi, settings, drawn)
+    edges = sobel(teacher)
     if hard_ir is ir and hard_vi is vi:
-        fused = hard_fused = fuse(ir, vi)
+        hard_fused = fuse(ir, vi)
+        guide = guide_loss(hard_fused, teacher, edges)
     else:
-        fused, hard_fused = fuse(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi))).chunk(2)
-    guide = guide_loss(fused, teacher, sobel(teacher))
+        both = fuse(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi)))
+        hard_fused = both.chunk(2)[1]
+        guide = guide_loss(both, teacher.repeat(2, 1, 1, 1), edges.repeat(2, 1, 1, 1)).view(2, -1).mean(0)
     own = self_loss(hard_fused, self_targets(ir, vi))
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own

@@ -367,7 +367,7 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
     One episode trains one student, from its initial weights, for ``episode_steps`` decisions of
     ``updates_per_step`` optimiser updates each. The loss of an update is
 
-        guidance · L_guide(s(x), t(x)) + (1 − guidance) · L_self(s(H(x)), x)
+        guidance · (L_guide(s(x), t(x)) + L_guide(s(H(x)), t(x))) / 2 + (1 − guidance) · L_self(s(H(x)), x)
 
     where x is a batch of source pairs, t the teacher, s the student and H the hardening that the action asks for
     (`fusion_gym.losses`, `fusion_gym.hardening`). After AgentFuse, arXiv:2509.02424.

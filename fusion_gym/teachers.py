@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fusion_gym.data import ImagePair, cached_array, fingerprint
-from fusion_gym.images import ImageError, read_gray
+from fusion_gym.images import SUFFIXES, ImageError, read_gray
 from fusion_gym.models.teacher import Teacher
+from fusion_gym.rules import RULES
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
 WEIGHTS = Path(__file__).parent / "models" / "weights"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 class TeacherError(ValueError):
@@ -33,18 +32,6 @@ def builtin_teacher() -> Teacher:
     net = Teacher()
     net.load_state_dict(torch.load(WEIGHTS / "teacher.pt", map_location="cpu", weights_only=True))
     return net.eval().requires_grad_(False)
-
-
-def _poor(ir: Tensor, vi: Tensor) -> Tensor:
-    mean = F.avg_pool2d(F.pad((ir + vi) / 2, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-    return 0.5 + 0.6 * (mean - 0.5)
-
-
-RULES: dict[str, Fuse] = {
-    "rule:mean": lambda ir, vi: (ir + vi) / 2,
-    "rule:max": torch.maximum,
-    "rule:poor": _poor,  # blurred and flat: a teacher that should not be followed
-}
 
 
 def _torchscript(path: Path) -> Fuse:
@@ -88,7 +75,7 @@ def load_teacher(spec: str) -> Fuse:
     """Loads a teacher that computes.
 
     Args:
-        spec: ``builtin``, ``rule:mean``, ``rule:max``, ``rule:poor``, a TorchScript file (.pt, .pth, .ts), an ONNX
+        spec: ``builtin``, a rule (`fusion_gym.rules`), a TorchScript file (.pt, .pth, .ts), an ONNX
             file (.onnx), or ``module:Class``, called without arguments.
 
     Returns:
@@ -118,7 +105,7 @@ def _from_folder(folder: Path, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
     outputs = []
     for pair in pairs:
         stem = Path(pair.name).stem
-        files = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+        files = [folder / f"{stem}{suffix}" for suffix in SUFFIXES]
         found = next((file for file in files if file.is_file()), None)
         if found is None:
             raise TeacherError(f"{folder} has no fused image for {pair.name}; give one of the same name for each.")
