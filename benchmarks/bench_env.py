@@ -1,0 +1,269 @@
+#!/usr/bin/env python
+"""What an environment step costs, and against what: each part compares its sides in one run.
+
+    python benchmarks/bench_env.py [PART ...] [--repetitions 9] [--json env.json]
+
+Parts: ``step`` (against the bare loop of its updates and scoring), ``reference`` (against the plain implementation in
+``reference.py``), ``workers`` (processes, and the population), ``memory`` (ten environments in one process),
+``import`` (import, make, reset), ``ppo`` (where the time of ``train_agent.py --algo ppo`` goes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from harness import compare, machine, save, show
+
+import fusion_gym  # noqa: F401  (registers the ids)
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG = {"episode_steps": 10_000}  # no episode ends while it is timed
+
+
+def begun(make: Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
+    """An environment with an episode under way."""
+    env = make(**LONG, **kwargs).unwrapped
+    env.reset(seed=0)
+    return env
+
+
+def bench_step(args: argparse.Namespace) -> dict[str, Any]:
+    """The step against its two parts, called bare."""
+    env, bare = (begun(functools.partial(gym.make, args.env)) for _ in range(2))
+    action = np.zeros(env.action_space.shape, np.float32)
+    settings = dict(bare.fixed)
+    sides = {
+        "step": lambda: env.step(action),
+        "updates": lambda: bare.distiller.advance(settings, bare.updates_per_step),
+        "scoring": lambda: bare.task.probe.read(bare.distiller.student),
+    }
+    result = compare(sides, args.repetitions, "step")
+    show("Environment step, seconds", result)
+    bases = {base: {name: row[base] for name, row in result.items()} for base in ("median", "processor")}
+    for base, took in bases.items():
+        result[f"by {base}"] = {
+            "step / (updates + scoring)": took["step"] / (took["updates"] + took["scoring"]),
+            "scoring / step": took["scoring"] / took["step"],
+            "ms per update": 1000 * took["updates"] / env.updates_per_step,
+        }
+    show("Shares", {f"by {base}": result[f"by {base}"] for base in bases})
+    return result
+
+
+def bench_reference(args: argparse.Namespace) -> dict[str, Any]:
+    """The step against the plain implementation's, on the same actions."""
+    from reference import PlainEnv
+
+    env = begun(functools.partial(gym.make, args.env))
+    plain = begun(functools.partial(PlainEnv, **gym.spec(args.env).kwargs))
+    rng = np.random.default_rng(0)
+    count = args.repetitions + 1
+    actions = rng.uniform(-1, 1, (count, *env.action_space.shape)).astype(np.float32)
+    taken: dict[str, list[float]] = {"step": [], "plain step": []}
+
+    def step(name: str, one: gym.Env) -> None:
+        taken[name].append(float(one.step(actions[len(taken[name])])[1]))
+
+    sides = {"step": lambda: step("step", env), "plain step": lambda: step("plain step", plain)}
+    result = compare(sides, args.repetitions, "reference")
+    show("Against the plain implementation, seconds per step", result)
+    apart = np.abs(np.subtract(taken["step"], taken["plain step"])).max()
+    ratio = {base: result["plain step"][base] / result["step"][base] for base in ("median", "processor")}
+    print(f"{ratio['median']:.1f} times as fast, {ratio['processor']:.1f} by processor time.")
+    print(f"The rewards of the two differ by {apart:.1e} at most.")
+    return {**result, "ratio": ratio, "largest reward difference": float(apart)}
+
+
+def bench_workers(args: argparse.Namespace) -> dict[str, Any]:
+    """Steps per second of one and several processes, and of students trained together."""
+    cores = max(2, os.cpu_count() or 1)
+    vectors = {
+        "1 worker": gym.make_vec(args.env, num_envs=1, vectorization_mode="async", **LONG),
+        f"{cores} workers": gym.make_vec(args.env, num_envs=cores, vectorization_mode="async", **LONG),
+        "one by one": gym.make_vec(args.env, num_envs=4, vectorization_mode="sync", **LONG),
+        "population": gym.make_vec(args.env, num_envs=4, vectorization_mode="vector_entry_point", **LONG),
+    }
+    threads = dict.fromkeys(vectors, 1) | {f"population, {cores} threads": cores}
+    vectors[f"population, {cores} threads"] = vectors["population"]
+
+    def step(name: str) -> None:
+        torch.set_num_threads(threads[name])
+        vectors[name].step(np.zeros(vectors[name].action_space.shape, np.float32))
+
+    for vector in vectors.values():
+        vector.reset(seed=0)
+    result = compare({name: functools.partial(step, name) for name in vectors}, args.repetitions, "workers")
+    for name, vector in vectors.items():
+        result[name]["students"] = vector.num_envs
+        result[name]["steps per second"] = vector.num_envs / result[name]["median"]
+        result[name]["gain"] = result[name]["steps per second"] * result["1 worker"]["median"]
+    show("Processes and populations, seconds per vector step", result)
+    for vector in vectors.values():
+        vector.close()
+    return result
+
+
+MEMORY = """
+import gymnasium as gym, json, numpy as np, fusion_gym
+def anonymous():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+    return {name: int(lines[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile")}
+used, envs = [], []
+for index in range(10):
+    envs.append(gym.make(ENV))
+    envs[-1].reset(seed=index)
+    envs[-1].step(np.zeros(envs[-1].action_space.shape, np.float32))
+    used.append(anonymous())
+print(json.dumps(used))
+"""
+
+
+def bench_memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Resident memory of one environment, and what each further one in the same process adds (Linux)."""
+    used = json.loads(_python(f"ENV = {args.env!r}\n{MEMORY}"))
+    first = {"MiB private": used[0]["RssAnon"], "MiB mapped files": used[0]["RssFile"]}
+    further = {
+        "MiB private": (used[-1]["RssAnon"] - used[0]["RssAnon"]) / 9,
+        "MiB mapped files": (used[-1]["RssFile"] - used[0]["RssFile"]) / 9,
+    }
+    result = {"first environment, with torch": first, "each of nine more": further}
+    show("Memory", result)
+    return result
+
+
+def bench_import(args: argparse.Namespace) -> dict[str, Any]:
+    """Import, make and reset in fresh processes with a warm cache."""
+    sides = {
+        "python": "pass",
+        "gymnasium": "import gymnasium",
+        "fusion_gym": "import gymnasium, fusion_gym",
+        "make": f"import gymnasium, fusion_gym; gymnasium.make({args.env!r})",
+        "make and reset": f"import gymnasium, fusion_gym; gymnasium.make({args.env!r}).reset(seed=0)",
+        "torch": "import torch",
+    }
+    result = compare(
+        {name: functools.partial(_python, code) for name, code in sides.items()}, args.repetitions, "import"
+    )
+    show("Fresh processes, seconds", result)
+    result["own import"] = result["fusion_gym"]["median"] - result["gymnasium"]["median"]
+    result["imports torch"] = _python("import sys, fusion_gym; print('torch' in sys.modules)").strip() == "True"
+    env = gym.make(args.env)
+    env.reset(seed=0)
+    again = {"make": lambda: gym.make(args.env), "reset": lambda: env.reset(seed=0)}
+    result["in one process"] = compare(again, args.repetitions, "make")
+    show("Again in one process, seconds", result["in one process"])
+    print(
+        f"import fusion_gym adds {result['own import']:.3f} s to Gymnasium's; torch with it: {result['imports torch']}"
+    )
+    return result
+
+
+def bench_ppo(args: argparse.Namespace) -> dict[str, Any]:
+    """Where the training time of ``train_agent.py --algo ppo`` goes, its environment in this process."""
+    sys.path.insert(0, str(ROOT))
+    import stable_baselines3
+
+    import train_agent
+    from fusion_gym.distiller import Distiller
+    from fusion_gym.probe import Probe
+
+    spent: dict[str, float] = {}
+
+    def timed(owner: Any, name: str, label: str) -> None:
+        plain = getattr(owner, name)
+
+        @functools.wraps(plain)
+        def call(*positional: Any, **named: Any) -> Any:
+            before = time.perf_counter()
+            try:
+                return plain(*positional, **named)
+            finally:
+                spent[label] = spent.get(label, 0.0) + time.perf_counter() - before
+
+        setattr(owner, name, call)
+
+    timed(Distiller, "advance", "student updates")
+    timed(Distiller, "measure", "student updates")
+    timed(Probe, "read", "scoring")
+    timed(stable_baselines3.PPO, "train", "PPO update")
+    timed(train_agent, "train", "all")
+    timed(train_agent, "compare", "")
+    train_agent.compare = lambda *_, **__: {}  # the table at the end is not training
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder) / "run")
+        options = [
+            "--algo",
+            "ppo",
+            "--env",
+            args.env,
+            "--n-envs",
+            "1",
+            "--vec-env",
+            "dummy",
+            "-n",
+            "192",
+            "--seed",
+            "0",
+        ]
+        code = train_agent.main([*options, "--out", out, "--no-progress"])
+    if code:
+        raise SystemExit(code)
+    total = spent.pop("all")
+    shares = {label: {"seconds": seconds, "share": seconds / total} for label, seconds in spent.items()}
+    rest = total - sum(spent.values())
+    shares["rest"] = {"seconds": rest, "share": rest / total}
+    show(f"train_agent.py --algo ppo: {total:.1f} s of training", shares)
+    return shares
+
+
+def _python(code: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return run.stdout
+
+
+PARTS = {
+    "step": bench_step,
+    "reference": bench_reference,
+    "workers": bench_workers,
+    "memory": bench_memory,
+    "import": bench_import,
+    "ppo": bench_ppo,
+}
+
+
+def main() -> None:
+    """Runs the parts that the command line names, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--env", default="FusionDistill-v0", help="environment id")
+    parser.add_argument("--repetitions", type=int, default=9, help="timings of each side")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    args = parser.parse_args()
+    unknown = [part for part in args.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; give some of: {', '.join(PARTS)}")
+    torch.set_num_threads(1)
+    print("machine:", ", ".join(f"{name} {value}" for name, value in machine().items()))
+    results = {part: PARTS[part](args) for part in args.parts or PARTS}
+    if args.json:
+        save(args.json, results)
+
+
+if __name__ == "__main__":
+    main()
