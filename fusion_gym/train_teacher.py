@@ -180,6 +180,9 @@ def train(args: argparse.Namespace) -> Path:
     Raises:
         ValueError: If the data or the checkpoint cannot be used.
     """
+    checkpoint, weights = args.out / "checkpoint.pt", args.out / "teacher.pt"
+    if args.resume and not checkpoint.is_file():
+        raise ValueError(f"{checkpoint} does not exist; start without --resume.")
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
@@ -190,11 +193,8 @@ def train(args: argparse.Namespace) -> Path:
     average = copy.deepcopy(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=args.learning_rate)
     args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint, weights = args.out / "checkpoint.pt", args.out / "teacher.pt"
     done = 0
     if args.resume:
-        if not checkpoint.is_file():
-            raise ValueError(f"{checkpoint} does not exist; start without --resume.")
         state: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
         net.load_state_dict(state["net"])
         average.load_state_dict(state["average"])
