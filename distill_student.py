@@ -25,7 +25,17 @@ import fusion_gym
 from agents import Agent, comparison, load_agent, settings_of
 from agents.environments import make_checked
 from fusion_gym import export, files, rendering, report
-from fusion_gym.cli import UserError, check_finite, check_keys, free_folder, guard, parse_settings, read_yaml, unused
+from fusion_gym.cli import (
+    UserError,
+    check_finite,
+    check_keys,
+    check_seed,
+    free_folder,
+    guard,
+    parse_settings,
+    read_yaml,
+    unused,
+)
 from fusion_gym.data import load_splits
 from fusion_gym.rules import RULES
 from fusion_gym.teachers import fuse_pair, fused_pairs
@@ -98,6 +108,7 @@ def configure(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     if args.seed is None:
         config["seed"] = int(np.random.default_rng().integers(2**31))
     check_finite(config)
+    check_seed(config["seed"])
     return out, {**config, "version": fusion_gym.__version__}
 
 

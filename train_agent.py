@@ -7,7 +7,6 @@ import argparse
 import os
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,13 @@ from tqdm import tqdm
 
 from agents import load_agent
 from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
+from agents.configuration import configure, write_config
 from agents.environments import make_checked
 from agents.evaluation import Outcome, evaluate, extremes, print_outcomes
-from agents.runs import (
-    CONFIG,
-    VEC_ENVS,
-    WorkerSetup,
-    draw_learning_curve,
-    make_envs,
-    make_logger,
-    write_config,
-)
-from agents.sb3 import ALGORITHMS, algorithm, hyperparameters, make_model, save_model
+from agents.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_envs, make_logger
+from agents.sb3 import ALGORITHMS, make_model, save_model
 from fusion_gym import files
-from fusion_gym.cli import UserError, check_keys, free_folder, guard, parse_settings, read_yaml, unused
+from fusion_gym.cli import UserError, guard
 
 BEST, FINAL, SUMMARY = "best_model.zip", "final_model.zip", "summary.json"
 EVALUATION_SEED, REPORT_SEED = 1_000_000, 2_000_000  # away from the seeds of training
@@ -51,7 +43,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("-p", "--param", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="hyperparameters")
     add("--config", type=Path, help="config.yml of an earlier run, or hyperparameters keyed by environment id")
     add("--seed", type=int, help="drawn, printed and stored when absent")
-    add("-n", "--timesteps", type=int, help="environment steps (default: the algorithm's YAML file's)")
+    add(
+        "-n",
+        "--timesteps",
+        dest="n_timesteps",
+        type=int,
+        help="environment steps (default: of the algorithm's YAML file)",
+    )
     add("--n-envs", type=int, help="environments side by side (default: 2, or 1 on one core)")
     add("--vec-env", choices=sorted(VEC_ENVS), help="in this process or in one each (default: subproc if several)")
     add("--device", help="where students are trained (default: auto); the agent's own network stays on the CPU")
@@ -65,65 +63,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--progress", action=argparse.BooleanOptionalAction, default=True, help="progress bar")
     add("--dry-run", action="store_true", help="print the resolved configuration and stop")
     return parser.parse_args(argv)
-
-
-def configure(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Folder and configuration of the run.
-
-    Raises:
-        UserError: If a setting is unknown or not allowed, or the folder does not fit what is asked.
-    """
-    if args.resume is not None:
-        if not (args.resume / CONFIG).is_file():
-            raise UserError(f"{args.resume} has no {CONFIG}; give --resume the folder of an earlier run.")
-        config = read_yaml(args.resume / CONFIG)
-        config["n_timesteps"] = args.timesteps or config["n_timesteps"]
-        return args.resume, config
-    earlier = read_yaml(args.config) if args.config else {}
-    file = None if "hyperparams" in earlier else args.config
-    earlier = {} if file else earlier
-    algo, env_id = (args.algo or earlier.get("algo", "ppo")).lower(), args.env or earlier.get("env", "FusionDistill-v0")
-    algorithm(algo)
-    overrides = parse_settings(args.param, "--param")
-    if "hyperparams" in earlier and earlier.get("algo") == algo:
-        overrides = {**earlier["hyperparams"], **overrides}
-    hyperparams = hyperparameters(algo, env_id.split(":")[-1], overrides, file)
-    steps = args.timesteps or earlier.get("n_timesteps") or hyperparams["n_timesteps"]
-    n_envs = args.n_envs or earlier.get("n_envs") or hyperparams.get("n_envs") or min(2, os.cpu_count() or 1)
-    env_kwargs = {**earlier.get("env_kwargs", {}), **parse_settings(args.env_kwargs, "--env-kwargs")}
-    shortcuts = {"data": args.data, "teacher": args.teacher, "device": args.device, "threads": args.threads}
-    env_kwargs |= {key: value for key, value in shortcuts.items() if value is not None}
-    config = {
-        "algo": algo,
-        "env": env_id,
-        "env_kwargs": env_kwargs,
-        "seed": earlier.get("seed") if args.seed is None else args.seed,
-        "n_timesteps": int(steps),
-        "n_envs": int(n_envs),
-        "vec_env": args.vec_env or earlier.get("vec_env") or ("subproc" if n_envs > 1 else "dummy"),
-        "eval_freq": earlier.get("eval_freq", steps // 5) if args.eval_freq is None else args.eval_freq,
-        "eval_episodes": args.eval_episodes or earlier.get("eval_episodes", 4),
-        "save_freq": args.save_freq or earlier.get("save_freq") or max(1, steps // 10),
-        "hyperparams": {**hyperparams, "n_timesteps": int(steps), "n_envs": int(n_envs)},
-        "versions": _versions(),
-    }
-    if config["seed"] is None:
-        config["seed"] = int(np.random.default_rng().integers(2**31 - 2 * REPORT_SEED))
-    for name in ("n_timesteps", "n_envs", "eval_episodes", "save_freq"):
-        if config[name] < 1:
-            raise UserError(f"{name}={config[name]} is not allowed; give a whole number from 1 on.")
-    check_keys([config["vec_env"]], VEC_ENVS, "kind of --vec-env")
-    return (unused(args.out) if args.out else free_folder(Path("runs") / algo)), config
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in ("fusion-gym", "gymnasium", "stable-baselines3", "sb3-contrib", "torch", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def minutes(env: gym.Env, config: dict[str, Any], done: int) -> float:
@@ -225,9 +164,9 @@ def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
     out, config = configure(args)
     if args.dry_run:
-        print(yaml.safe_dump({"out": str(out), **config}, sort_keys=False), end="")
+        print(f"# {out / 'config.yml'}\n{yaml.safe_dump(config, sort_keys=False)}", end="")
         return
-    torch.set_num_threads(args.threads or 1)
+    torch.set_num_threads(config["env_kwargs"].get("threads", 1))
     env = make_checked(config["env"], config["env_kwargs"])
     wrapped = WorkerSetup(config["hyperparams"].get("env_wrapper"))(env)
     make_model(config["algo"], wrapped, config["hyperparams"], device="cpu")  # mistakes show before anything is written

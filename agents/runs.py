@@ -5,25 +5,21 @@ from __future__ import annotations
 import csv
 import importlib
 import multiprocessing
-import shlex
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import yaml
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from agents.environments import full_id
 from agents.population_vec_env import PopulationVecEnv
-from fusion_gym import files, rendering
+from fusion_gym import rendering
 from fusion_gym.cli import UserError
 
-CONFIG = "config.yml"
 VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {
     "dummy": DummyVecEnv,
     "population": PopulationVecEnv,
@@ -90,13 +86,6 @@ def make_logger(folder: Path) -> Logger:
     except (ImportError, AssertionError):
         pass  # the extra "log" is not installed
     return Logger(str(folder), outputs)
-
-
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes ``config.yml`` and ``command.txt``, by which the run can be repeated."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files.atomic_write(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
-    files.atomic_write(folder / "command.txt", shlex.join(["python", *sys.argv]) + "\n")
 
 
 def draw_learning_curve(folder: Path) -> None:

@@ -110,6 +110,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return _numbers(content)
 
 
+def check_seed(seed: Any) -> None:
+    """Refuses what NumPy and torch do not both take as a seed.
+
+    Raises:
+        UserError: If the seed is not a whole number in [0, 2³¹).
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise UserError(f"seed={seed} is not allowed; give a whole number from 0 to {2**31 - 1}.")
+
+
 def unused(folder: Path) -> Path:
     """The folder itself, if it is new or empty.
 

@@ -47,7 +47,7 @@ def start(command, *arguments):
     )
 
 
-def kill_when(process, ready, seconds=60):
+def kill_when(process, ready, seconds=300):
     """SIGKILL as soon as ``ready()`` holds; the process must still be at work then."""
     end = time.monotonic() + seconds
     while not ready():
@@ -137,12 +137,12 @@ def test_ctrl_c_saves(tmp_path):
     out = tmp_path / "run"
     arguments = [*PPO, "-n", "4000", "--save-freq", "4000", "--eval-freq", "0", "--vec-env", "subproc", "--n-envs", "1"]
     process = start("train_agent.py", *arguments, "--out", out)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not (out / "progress.csv").is_file() or "rollout" not in (out / "progress.csv").read_text():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    assert process.wait(30) == 130
+    assert process.wait(120) == 130
     assert len(list(out.glob("rl_model_*_steps.zip"))) == 1
 
 
@@ -262,6 +262,7 @@ def bad(tmp_path):
     (tmp_path / "text.zip").write_text("not a zip")
     (tmp_path / "unknown.yml").write_text("learning_rat: 1\n")
     (tmp_path / "broken.yml").write_text("a: [\n")
+    (tmp_path / "run.yml").write_text("hyperparams: {}\nn_env: 8\n")
     (tmp_path / "zoo.yml").write_text("FusionDistillFast-v0: {n_timesteps: 8, learning_rat: 0.1}\n")
     (tmp_path / "empty").mkdir()
     return tmp_path
@@ -297,6 +298,10 @@ TRAINING = [
     (["--env-kwargs", "episode_steps=0"], ["episode_steps"]),
     (["-n", "-5"], ["n_timesteps"]),
     (["--n-envs", "-1"], ["n_envs"]),
+    (["-n", "0"], ["n_timesteps"]),
+    (["--seed", "-1"], ["seed"]),
+    (["--eval-freq", "-1"], ["eval_freq"]),
+    (["--config", "{bad}/run.yml"], ["n_env", "'n_envs'"]),
 ]
 DISTILLING = [
     (["--agent", "{bad}/text.zip"], ["text.zip"]),
@@ -306,6 +311,7 @@ DISTILLING = [
     (["--learning-rate", "-1"], ["learning_rate"]),
     (["--width", "0"], ["width"]),
     (["--updates", "3"], ["--updates"]),
+    (["--seed", "-1"], ["seed"]),
     (["--config", "{bad}/unknown.yml"], ["learning_rat", "'learning_rate'"]),
     (["--test", "{bad}/corrupt"], ["2.png"]),
     (["--env-kwargs", "teacher=rule:max"], ["teacher"]),
