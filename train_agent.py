@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints,
 from agents.configuration import configure, write_config
 from agents.environments import make_checked
 from agents.evaluation import Outcome, evaluate, extremes, print_outcomes
-from agents.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_envs, make_logger
+from agents.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_logger, opened
 from agents.sb3 import ALGORITHMS, make_model, save_model
 from fusion_gym import files
 from fusion_gym.cli import UserError, guard
@@ -51,7 +52,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="environment steps (default: of the algorithm's YAML file)",
     )
     add("--n-envs", type=int, help="environments side by side (default: 2, or 1 on one core)")
-    add("--vec-env", choices=sorted(VEC_ENVS), help="in this process or in one each (default: subproc if several)")
+    add(
+        "--vec-env",
+        choices=sorted(VEC_ENVS),
+        help="dummy: one after the other; subproc: a process each (default if several); population: trained together",
+    )
     add("--device", help="where students are trained (default: auto); the agent's own network stays on the CPU")
     add("--threads", type=int, help="torch's threads in each process (default: 1)")
     add("--eval-freq", type=int, help="steps between evaluations (default: a fifth of all; 0: none)")
@@ -90,15 +95,16 @@ def train(config: dict[str, Any], out: Path, description: dict[str, Any], progre
     """
     saved = checkpoints(out)
     seed = config["seed"] + (saved[-1][0] if saved else 0)  # a resumed run meets new students, not the first again
-    envs, judge_envs = make_envs(config, seed, out), make_envs(config, config["seed"])
-    try:
+    per_call = config["n_envs"]
+    with ExitStack() as stack:
+        envs = stack.enter_context(opened(config, seed, out))
+        judge_envs = stack.enter_context(opened(config, config["seed"])) if config["eval_freq"] else envs
         model = make_model(config["algo"], envs, config["hyperparams"], seed=seed, device="cpu")
 
         def save_best() -> None:
             save_model(model, out / BEST, description)
             checkpoint.save()  # so that a resumed run knows what the best model reached
 
-        per_call = config["n_envs"]
         evaluation = SeededEval(
             judge_envs,
             config["seed"] + EVALUATION_SEED,
@@ -126,37 +132,30 @@ def train(config: dict[str, Any], out: Path, description: dict[str, Any], progre
             raise
         except ValueError as error:  # torch's distributions refuse NaN parameters
             raise UserError(f"The training broke off at step {model.num_timesteps}: {error}") from error
-        except (EOFError, ConnectionError) as error:
-            raise UserError(f"A worker process died; --resume {out} continues from the last checkpoint.") from error
         checkpoint.save()
         save_model(model, out / FINAL, description)
         if not (out / BEST).is_file():
             save_model(model, out / BEST, description)
         return model.num_timesteps
-    finally:
-        envs.close()
-        judge_envs.close()
 
 
 def compare(config: dict[str, Any], out: Path, env: gym.Env, report: bool, progress: bool) -> dict[str, Outcome]:
     """Judges the best model, the default constant and chance on the same fresh students, and prints the table."""
     specs = {"trained": str(out / BEST), "constant": "constant", "random": "random"}
-    agents = {label: load_agent(spec, env) for label, spec in specs.items()}
     plain = {**config, "hyperparams": {}}  # the continuous environment, whatever the agent was trained in
-    envs = make_envs(plain, config["seed"])
-    seed = config["seed"] + REPORT_SEED
-    try:
-        with_bar = tqdm(agents.items(), desc="compare", unit="agent", disable=not progress)
-        outcomes = {label: evaluate(agent, envs, REPORT_EPISODES, seed) for label, agent in with_bar}
-        print_outcomes(f"{REPORT_EPISODES} fresh students each", outcomes)
+    with opened(plain, config["seed"]) as envs:
+
+        def judged(what: dict[str, str], episodes: int, title: str) -> dict[str, Outcome]:
+            bar = tqdm(what.items(), desc="compare", unit="agent", disable=not progress)
+            seed = config["seed"] + REPORT_SEED
+            outcomes = {label: evaluate(load_agent(spec, env), envs, episodes, seed) for label, spec in bar}
+            print_outcomes(title, outcomes)
+            return outcomes
+
+        outcomes = judged(specs, REPORT_EPISODES, f"{REPORT_EPISODES} fresh students each")
         if report:
             ends = extremes(env.get_wrapper_attr("action_names"))
-            more = tqdm(ends.items(), desc="extremes", unit="agent", disable=not progress)
-            constants = {label: evaluate(load_agent(spec, env), envs, EXTREME_EPISODES, seed) for label, spec in more}
-            print_outcomes("Constant schedules at the ends of their ranges", constants)
-            outcomes |= constants
-    finally:
-        envs.close()
+            outcomes |= judged(ends, EXTREME_EPISODES, "Constant schedules at the ends of their ranges")
     return outcomes
 
 

@@ -93,6 +93,8 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"eval_freq={config['eval_freq']} is not allowed; give a whole number, 0 for no evaluation.")
     check_seed(config["seed"])
     check_keys([config["vec_env"]], VEC_ENVS, "kind of --vec-env")
+    if config["vec_env"] == "population" and "env_wrapper" in config["hyperparams"]:
+        raise UserError(f"--vec-env population takes no wrapper, which {config['algo']} needs; give dummy or subproc.")
     return config
 
 

@@ -6,7 +6,8 @@ import csv
 import importlib
 import multiprocessing
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,28 @@ def make_envs(config: Mapping[str, Any], seed: int, folder: Path | None = None) 
         env_kwargs=dict(config["env_kwargs"]),
         vec_env_cls=VEC_ENVS[config["vec_env"]],
     )
+
+
+@contextmanager
+def opened(config: Mapping[str, Any], seed: int, folder: Path | None = None) -> Iterator[VecEnv]:
+    """`make_envs`, closed at the end whatever happens.
+
+    Raises:
+        UserError: If a worker process dies.
+    """
+    envs: VecEnv | None = None
+    try:
+        envs = make_envs(config, seed, folder)
+        yield envs
+    except (EOFError, ConnectionError) as error:
+        raise UserError(
+            "A worker process died, perhaps for want of memory; give --resume the run's folder, which continues from "
+            "the last checkpoint."
+        ) from error
+    finally:
+        if envs is not None:
+            with suppress(EOFError, ConnectionError):  # of the dead worker
+                envs.close()
 
 
 def make_logger(folder: Path) -> Logger:

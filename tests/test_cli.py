@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -35,16 +36,27 @@ def distil(out, *more, updates=16, decisions=8):
     return distill_student.main([*STUDENT, *shape, "--env-kwargs", *SMALL, *more])
 
 
-def start(command, *arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / command), *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+@pytest.fixture
+def start():
+    """Starts a command as a process group of its own, which does not outlive the test."""
+    processes = []
+
+    def launch(command, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / command), *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield launch
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
 
 
 def kill_when(process, ready, seconds=300):
@@ -94,16 +106,25 @@ def test_training_leaves_a_complete_run_folder(tmp_path, capsys):
     assert yaml.safe_load((tmp_path / "s" / "config.yml").read_text())["decisions"] == 2
 
 
+@pytest.mark.parametrize("kind", ["subproc", "population"])
+def test_environments_side_by_side(kind, tmp_path):
+    side = ["--vec-env", kind, "--n-envs", "2", "-n", "16", "--eval-freq", "0"]
+    assert train_agent.main([*PPO, *side, "--out", str(tmp_path / "run")]) == 0
+    rows = [(tmp_path / "run" / f"{rank}.monitor.csv").read_text().splitlines() for rank in (0, 1)]
+    assert [len(lines) for lines in rows] == [2 + 4, 2 + 4]
+    assert rows[0][2] != rows[1][2]  # other students
+
+
 def test_same_seed_same_agent(tmp_path):
     for name in "ab":
         out = tmp_path / name
         assert train_agent.main([*PPO, "-n", "8", "--eval-freq", "0", "--out", str(out)]) == 0
     weights = [zipfile.ZipFile(tmp_path / name / "final_model.zip").read("policy.pth") for name in "ab"]
-    first, second = (torch.load(__import__("io").BytesIO(content), weights_only=True) for content in weights)
+    first, second = (torch.load(io.BytesIO(content), weights_only=True) for content in weights)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_killed_training_continues_from_its_last_checkpoint(tmp_path, capsys):
+def test_a_killed_training_continues_from_its_last_checkpoint(tmp_path, capsys, start):
     out = tmp_path / "run"
     arguments = [
         *AGENT,
@@ -133,7 +154,7 @@ def test_a_killed_training_continues_from_its_last_checkpoint(tmp_path, capsys):
     assert no_traces(out)
 
 
-def test_ctrl_c_saves(tmp_path):
+def test_ctrl_c_saves(tmp_path, start):
     out = tmp_path / "run"
     arguments = [*PPO, "-n", "4000", "--save-freq", "4000", "--eval-freq", "0", "--vec-env", "subproc", "--n-envs", "1"]
     process = start("train_agent.py", *arguments, "--out", out)
@@ -144,6 +165,21 @@ def test_ctrl_c_saves(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     assert process.wait(120) == 130
     assert len(list(out.glob("rl_model_*_steps.zip"))) == 1
+
+
+def test_a_dead_worker_is_reported(tmp_path, monkeypatch, capsys):
+    from agents.callbacks import FusionMetrics
+
+    def kill(self):
+        self.training_env.processes[0].kill()
+        return True
+
+    monkeypatch.setattr(FusionMetrics, "_on_step", kill)
+    side = ["--vec-env", "subproc", "--n-envs", "1", "-n", "16", "--eval-freq", "0"]
+    assert train_agent.main([*PPO, *side, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "worker" in error
+    assert "Traceback" not in error
 
 
 def test_runs_are_numbered_and_never_overwritten(tmp_path, monkeypatch, capsys):
@@ -202,7 +238,7 @@ def test_a_decision_is_held_over_its_stretches(tmp_path, monkeypatch):
     assert float(log[-1].split(",")[log[0].split(",").index("student/updates")]) == 16
 
 
-def test_a_killed_distillation_resumes_bit_for_bit(tmp_path):
+def test_a_killed_distillation_resumes_bit_for_bit(tmp_path, start):
     arguments = ["--agent", "random", "--updates", "48", "--decisions", "24", "--seed", "3", "--env-kwargs", *SMALL]
     process = start("distill_student.py", *STUDENT, *arguments, "--out", tmp_path / "killed")
     kill_when(process, (tmp_path / "killed" / "state.pt").is_file)
@@ -299,6 +335,7 @@ TRAINING = [
     (["-n", "-5"], ["n_timesteps"]),
     (["--n-envs", "-1"], ["n_envs"]),
     (["-n", "0"], ["n_timesteps"]),
+    (["--algo", "dqn", "--vec-env", "population"], ["population", "dqn"]),
     (["--seed", "-1"], ["seed"]),
     (["--eval-freq", "-1"], ["eval_freq"]),
     (["--config", "{bad}/run.yml"], ["n_env", "'n_envs'"]),
