@@ -7,6 +7,7 @@ is never opened.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import io
@@ -119,6 +120,7 @@ def make_model(algo: str, env: GymEnv, settings: Mapping[str, Any], **arguments:
     Raises:
         UserError: If the algorithm does not take the settings.
     """
+    settings = copy.deepcopy(dict(settings))  # SB3 adds to policy_kwargs
     given = {key: _schedule(value) for key, value in settings.items() if key not in RUN_SETTINGS}
     if settings.get("noise_type") == "normal":
         zero = np.zeros(env.action_space.shape or ())

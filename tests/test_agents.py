@@ -1,3 +1,4 @@
+import copy
 import json
 import sys
 import zipfile
@@ -166,7 +167,9 @@ def test_every_algorithm_trains_saves_and_loads(algo, env, tmp_path):
     envs = make_vec_env(
         f"fusion_gym:{FAST}", 1, 0, env_kwargs=TINY, wrapper_class=WorkerSetup(hyperparams.get("env_wrapper"))
     )
+    untouched = copy.deepcopy(hyperparams)
     model = sb3.make_model(algo, envs, hyperparams, seed=0, device="cpu")
+    assert hyperparams == untouched
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(12)
     assert any(not torch.equal(value, before[name]) for name, value in model.policy.state_dict().items())
