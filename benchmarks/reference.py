@@ -23,6 +23,7 @@ from fusion_gym.hardening import BLUR_SIGMA, HARDENINGS, NOISE_STD, Draw
 from fusion_gym.probe import Fuse, Probe, Reading
 from fusion_gym.score import CAP, SCORE_WEIGHTS
 
+TIE = 4.5 / (8 * 255) ** 2
 SOBEL = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
 
 
@@ -44,7 +45,7 @@ def local_ssim(a: Tensor, b: Tensor) -> Tensor:
 def self_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     """The self-learning loss per sample."""
     edges_ir, edges_vi = gradient(ir), gradient(vi)
-    stronger = edges_ir.square().sum(1, keepdim=True) > edges_vi.square().sum(1, keepdim=True)
+    stronger = edges_ir.square().sum(1, keepdim=True) > edges_vi.square().sum(1, keepdim=True) + TIE
     edges = (gradient(fused) - torch.where(stronger, edges_ir, edges_vi)).abs().mean((1, 2, 3))
     intensity = (fused - torch.maximum(ir, vi)).abs().mean((1, 2, 3))
     return intensity + 5 * edges + 1 - (local_ssim(fused, ir) + local_ssim(fused, vi)) / 2

@@ -149,7 +149,7 @@ class Distiller:
     def __deepcopy__(self, memo: dict[int, Any]) -> Distiller:
         """An independent distiller in the same state; the patches, which never change, are shared."""
         memo[id(self.bank)] = self.bank
-        copied = memo[id(self)] = Distiller.__new__(Distiller)
+        copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
 

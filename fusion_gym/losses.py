@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 SSIM_WINDOW = 7  # `_box_sum` is written for this size
 _C1, _C2 = 0.01**2, 0.03**2
+_TIE = 4.5 / (8 * 255) ** 2  # 8-bit gradients are often equally strong; above rounding and between two 8-bit steps
 
 
 def sobel(image: Tensor) -> Tensor:
@@ -68,7 +69,8 @@ class SelfTargets:
     Attributes:
         sources: Infrared and visible, (N, 2, H, W).
         intensity: The brighter of the two at each pixel, (N, 1, H, W) (as in SeAFusion and its successors).
-        gradient: The stronger of the two Sobel gradients at each pixel, (N, 2, H-2, W-2).
+        gradient: The stronger of the two Sobel gradients at each pixel, the visible one where they are equally
+            strong, (N, 2, H-2, W-2).
         mean: Local means of the sources, (N, 2, H-6, W-6).
         variance: Local variances of the sources, same shape.
     """
@@ -83,7 +85,7 @@ class SelfTargets:
 def self_targets(ir: Tensor, vi: Tensor) -> SelfTargets:
     """Computes what the self-learning loss needs of clean sources, (N, 1, H, W) in [0, 1] each."""
     gi, gv = sobel(ir), sobel(vi)
-    stronger = gi.square().sum(1, keepdim=True) > gv.square().sum(1, keepdim=True)
+    stronger = gi.square().sum(1, keepdim=True) > gv.square().sum(1, keepdim=True) + _TIE
     sources = torch.cat((ir, vi), dim=1)
     mean, square = _box(torch.cat((sources, sources * sources), dim=1)).split(2, dim=1)
     variance = (square - mean * mean).clamp_min(0)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusion_gym.distiller import FINAL_LEARNING_RATE, Distiller
+from fusion_gym.distiller import FINAL_LEARNING_RATE, Distiller, batch_losses
+from fusion_gym.hardening import draw, harden
+from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.models.student import Student
 
 PLAIN = {"guidance": 0.5, "blur": 0.0, "noise": 0.0, "illumination": 0.0, "contrast": 0.0, "selection": 0.0}
@@ -62,9 +64,15 @@ def test_two_short_calls_are_one_long_call():
     assert torch.equal(weights(one), weights(two))
 
 
-def test_copies_share_the_patches():
-    distiller = make()
-    assert copy.deepcopy(distiller).bank is distiller.bank
+def test_copies_share_the_patches_and_keep_their_class():
+    class Special(Distiller):
+        pass
+
+    generator = torch.Generator().manual_seed(0)
+    distiller = Special(some_bank(), Student(4, generator=generator), 1e-3, 4, 40, generator)
+    copied = copy.deepcopy(distiller)
+    assert copied.bank is distiller.bank
+    assert type(copied) is Special
 
 
 def test_the_stream_of_random_numbers_does_not_depend_on_the_settings():
@@ -93,11 +101,17 @@ def test_without_guidance_the_teacher_does_not_matter():
     assert torch.equal(weights(one), weights(two))
 
 
-def test_with_full_guidance_the_hardening_does_not_matter():
-    one, two = make(), make()
-    one.advance({**PLAIN, "guidance": 1.0, "noise": 0.2}, 4)
-    two.advance({**PLAIN, "guidance": 1.0, "noise": 1.0, "blur": 1.0}, 4)
-    torch.testing.assert_close(weights(one), weights(two), rtol=0, atol=1e-6)
+def test_the_loss_of_a_batch_is_the_mixture_of_its_parts():
+    generator = torch.Generator().manual_seed(0)
+    images, drawn = torch.rand(4, 3, 16, 16, generator=generator), draw(4, generator)
+    ir, vi, teacher = images.split(1, dim=1)
+    mixed, guide, own = batch_losses(torch.maximum, images, HARD, drawn)
+    clean, hard = torch.maximum(ir, vi), torch.maximum(*harden(ir, vi, HARD, drawn))
+    assert not torch.equal(clean, hard)
+    guides = [guide_loss(fused, teacher, sobel(teacher)) for fused in (clean, hard)]
+    torch.testing.assert_close(guide, (guides[0] + guides[1]) / 2)
+    torch.testing.assert_close(own, self_loss(hard, self_targets(ir, vi)))
+    torch.testing.assert_close(mixed, 0.3 * guide + 0.7 * own)
 
 
 @pytest.mark.parametrize("name", [name for name in HARD if name != "guidance"])
