@@ -193,7 +193,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self._previous_stats, self._stats = self._stats, stats
         self._step += 1
         reading = self.task.probe.read(self.distiller.student) if stats.finite else None
-        if reading is None or not reading.finite:
+        if reading is None or not reading.alive:
             reward = -(self._score - self._initial_score) - DIVERGENCE_PENALTY
             self._score = self._initial_score - DIVERGENCE_PENALTY
             self._stats, self._step = self._previous_stats, self.episode_steps
@@ -397,8 +397,9 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
 ## Rewards
     The gain of the fusion score over the step; the starting value is measured at reset, so the undiscounted return
     is final score − initial score. The score is the mean of a clean and a hardened probe's, each a weighted mean of
-    metric ratios to a reference fusion's values, capped (`fusion_gym.score`), in [0, 1.1]. A student that diverges
-    (a loss or an output is not finite) gets −(gain so far) − {DIVERGENCE_PENALTY:g}. So rewards lie in [−2.1, 1.1].
+    metric ratios to a reference fusion's values, capped (`fusion_gym.score`), in [0, 1.1]. A student that
+    diverges (a loss or an output is not finite, or all outputs are the same) gets −(gain so far)
+    − {DIVERGENCE_PENALTY:g}. So rewards lie in [−2.1, 1.1].
 
 ## Starting State
     A new student. Its initial weights, the order of its batches, the subset of patches, and, where a list is given,

@@ -69,7 +69,8 @@ class Draw:
     """The random part of one hardening, so that the same damage can be applied to the same batch again.
 
     Attributes:
-        share: Share of the asked strength that each image gets, (len(HARDENINGS), N) in [0, 1].
+        share: Share of the asked strength that each image gets, (len(HARDENINGS), N) in [0, 1]; of a batch to learn
+            from, each image gets one hardening only.
         dark: Whether the visible image is darkened, else over-exposed, (N,).
         seeds: Seeds of the sensor noise, one for each of equal parts of the batch; it is drawn only where asked for.
     """
@@ -89,19 +90,21 @@ class Draw:
         return noise.flatten(0, 1)
 
 
-def draw(count: int, generator: torch.Generator, uniform: bool = True) -> Draw:
+def draw(count: int, generator: torch.Generator, full: bool = False) -> Draw:
     """Draws the random part for a batch; what it takes from the generator depends on nothing but ``count``.
 
     Args:
         count: Number of pairs.
         generator: Where every random number comes from.
-        uniform: Whether shares are drawn from U(0, 1); otherwise every image gets the full strength.
+        full: Whether every image gets the full strength of every hardening; otherwise each gets one of them, at
+            random, at a share from U(0, 1) of its strength. All at once would leave little to learn from.
     """
     device = generator.device
-    shares = torch.rand((len(HARDENINGS) + 1, count), generator=generator, device=device)
-    share, dark = shares[:-1], shares[-1] < 0.5
+    share, which, dark = torch.rand((3, count), generator=generator, device=device)
     seed = int(torch.randint(2**31, (), generator=generator, device=device))
-    return Draw(share if uniform else torch.ones_like(share), dark, (seed,))
+    kinds = torch.arange(len(HARDENINGS), device=device).view(-1, 1)
+    shares = torch.where(kinds == (which * len(HARDENINGS)).long(), share, 0.0)
+    return Draw(torch.ones_like(shares) if full else shares, dark < 0.5, (seed,))
 
 
 def concatenate(draws: Sequence[Draw]) -> Draw:

@@ -15,6 +15,7 @@ from fusion_gym.metrics import Sources, evaluate_per_source
 from fusion_gym.score import measure, ratios, score
 
 PROBE_STRENGTH = 0.5
+COLLAPSED = 1e-3  # standard deviation of all outputs, of full scale; its slope is zero too: such a student stays so
 Fuse = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -29,7 +30,7 @@ class Reading:
         metrics: Mean (balanced) value on the clean probe by metric.
         ratios: Mean ratio to the reference's value on the clean probe by metric.
         gaps: Distance from the teacher on the clean probe: intensity, gradient, structure.
-        finite: Whether every output of the student was finite.
+        alive: Whether every output of the student was finite and they were not all the same.
     """
 
     score: float
@@ -38,7 +39,7 @@ class Reading:
     metrics: dict[str, float]
     ratios: dict[str, float]
     gaps: dict[str, float]
-    finite: bool
+    alive: bool
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes by name, as a copy."""
@@ -67,7 +68,7 @@ class Probe:
         hardened = []
         for position in range(len(ir)):
             one = slice(position, position + 1)
-            drawn = draw(1, generator, uniform=False)
+            drawn = draw(1, generator, full=True)
             strengths = {HARDENINGS[position % len(HARDENINGS)]: PROBE_STRENGTH}
             hardened.append(harden(ir[one], vi[one], strengths, drawn))
         self.hard_ir = torch.cat([pair[0] for pair in hardened])
@@ -87,7 +88,7 @@ class Probe:
     def read(self, fuse: Fuse) -> Reading:
         """Scores a fusion function on the probe."""
         fused = fuse(*self._inputs)
-        finite = bool(torch.isfinite(fused).all())
+        alive = bool(torch.isfinite(fused).all()) and float(fused.std()) > COLLAPSED
         fused = torch.nan_to_num(fused, nan=0.0, posinf=1.0, neginf=0.0)
         values = measure(fused, self._both)
         relative = ratios(values, self.reference)
@@ -107,7 +108,7 @@ class Probe:
                 "gradient": float((sobel(difference) - self._gradient).abs().mean()),
                 "structure": float(1 - structure.mean()),
             },
-            finite=finite,
+            alive=alive,
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from fusion_gym.data import ImagePair, cached_array, fingerprint
 from fusion_gym.images import SUFFIXES, ImageError, read_gray
@@ -160,7 +161,8 @@ def fused_pairs(spec: str, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
 
     def compute() -> np.ndarray:
         fuse = load_teacher(spec)
-        return np.concatenate([fuse_pair(fuse, pair).ravel() for pair in pairs])
+        shown = tqdm(pairs, desc=f"teacher {spec}", unit="pair", delay=2, leave=False, disable=None)
+        return np.concatenate([fuse_pair(fuse, pair).ravel() for pair in shown])
 
     identity = _identity(spec)
     if identity:

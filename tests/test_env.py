@@ -119,12 +119,13 @@ def test_saved_state_needs_no_pickled_code(tmp_path):
     torch.load(tmp_path / "state.pt", weights_only=True)
 
 
-def test_diverged_student_ends_its_episode_with_the_documented_reward():
+@pytest.mark.parametrize(("layer", "value"), [("head.weight", float("nan")), ("head.bias", -100.0)])
+def test_diverged_student_ends_its_episode_with_the_documented_reward(layer, value):
     env = gym.make(FAST).unwrapped
     trace = rollout(env, some_actions(env)[:2], seed=0)
     earned = sum(step[1] for step in trace[1:])
     with torch.no_grad():
-        env.distiller.student.head.weight.fill_(float("nan"))
+        env.distiller.student.get_parameter(layer).fill_(value)
     observation, reward, terminated, truncated, info = env.step(np.zeros(env.action_space.shape, np.float32))
     assert (terminated, truncated) == (True, False)
     assert reward == pytest.approx(-earned - 1)

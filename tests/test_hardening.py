@@ -21,7 +21,7 @@ def pair(count=6, side=32, seed=0):
 
 
 def full(count, seed=0):
-    return draw(count, torch.Generator().manual_seed(seed), uniform=False)
+    return draw(count, torch.Generator().manual_seed(seed), full=True)
 
 
 def unit_noise(image):
