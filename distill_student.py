@@ -71,6 +71,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--threads", type=int, default=1, help="torch's threads (default: 1)")
     add("--progress", action=argparse.BooleanOptionalAction, default=True, help="progress bars")
+    add("--dry-run", action="store_true", help="print the resolved configuration and stop")
     comparison.add_arguments(parser)
     args = parser.parse_args(argv)
     if args.config is not None:
@@ -250,8 +251,12 @@ def _short(value: float) -> str:
 def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
     if args.compare:
-        return comparison.run(args)
+        comparison.run(args)
+        return
     out, config = configure(args)
+    if args.dry_run:
+        print(f"# {out / CONFIG}\n{yaml.safe_dump(config, sort_keys=False)}", end="")
+        return
     env = make_env(config)
     agent = load_agent(config["agent"], env, args.trust)
     env.reset(seed=config["seed"])  # a mistake shows here, before anything is written,

@@ -22,7 +22,7 @@ class Outcome:
     """Results of some episodes under one agent.
 
     Attributes:
-        returns: Undiscounted return of each episode.
+        returns: Undiscounted return of each episode, in an order that is the same for every agent.
         scores: Fusion score of each episode's student at the end.
     """
 
@@ -46,19 +46,23 @@ def evaluate(agent: Agent, env: VecEnv, episodes: int, seed: int) -> Outcome:
 
     Args:
         agent: The agent.
-        env: Environments; the same number of them and the same seed give every agent the same students.
+        env: Environments in SB3's `Monitor`; the same number of them and the same seed give every agent the same
+            students.
         episodes: Number of episodes.
         seed: Seed of the environments' first episodes.
     """
-    scores: list[float] = []
+    results: dict[tuple[int, int], tuple[float, float]] = {}
 
     def collect(scope: dict[str, Any], _: dict[str, Any]) -> None:
         if scope["done"]:
-            scores.append(float(scope["info"]["score"]))
+            place = scope["i"]
+            key = int(scope["episode_counts"][place]), place  # the same students in the same order for every agent
+            results[key] = float(scope["info"]["episode"]["r"]), float(scope["info"]["score"])
 
     env.seed(seed)
-    returns, _ = evaluate_policy(cast(Any, agent), env, episodes, callback=collect, return_episode_rewards=True)
-    return Outcome([float(value) for value in cast(list[float], returns)], scores)
+    evaluate_policy(cast(Any, agent), env, episodes, callback=collect)
+    returns, scores = zip(*(results[key] for key in sorted(results)), strict=True)
+    return Outcome(list(returns), list(scores))
 
 
 def extremes(names: tuple[str, ...]) -> dict[str, str]:
@@ -73,13 +77,22 @@ def _ends(name: str) -> tuple[float, float]:
     return ACTIONS[name].low, ACTIONS[name].high
 
 
-def print_outcomes(title: str, outcomes: Mapping[str, Outcome]) -> None:
-    """Prints a table of returns and final scores, mean ± standard deviation, best return first."""
+def print_outcomes(title: str, outcomes: Mapping[str, Outcome], base: str = "constant") -> None:
+    """Prints a table, best return first.
+
+    Returns and final scores are means ± standard deviations over the students. Where ``base`` is among the agents,
+    so are the differences from it, student by student, ± the standard error of their mean.
+    """
     table = Table(title=title, box=box.SIMPLE)
-    for name in ("agent", "return", "final score", "episodes"):
+    columns = ["agent", "return", "final score", *([f"over {base}"] if base in outcomes else []), "episodes"]
+    for name in columns:
         table.add_column(name, justify="left" if name == "agent" else "right")
-    rows = {label: outcome.summary() for label, outcome in outcomes.items()}
-    for label, row in sorted(rows.items(), key=lambda item: -item[1]["return_mean"]):
-        cells = (f"{row[f'{name}_mean']:.4f} ± {row[f'{name}_std']:.4f}" for name in ("return", "score"))
-        table.add_row(label, *cells, f"{row['episodes']:.0f}")
+    for label, outcome in sorted(outcomes.items(), key=lambda item: -float(np.mean(item[1].returns))):
+        row = outcome.summary()
+        cells = [f"{row[f'{name}_mean']:.4f} ± {row[f'{name}_std']:.4f}" for name in ("return", "score")]
+        if base in outcomes:
+            gains = np.subtract(outcome.returns, outcomes[base].returns)
+            error = np.std(gains, ddof=min(1, len(gains) - 1)) / np.sqrt(len(gains))
+            cells.append("" if label == base else f"{gains.mean():+.4f} ± {error:.4f}")
+        table.add_row(label, *cells, str(len(outcome.returns)))
     Console().print(table)

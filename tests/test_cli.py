@@ -209,6 +209,15 @@ def test_a_config_file_repeats_a_run_and_flags_go_before_it(tmp_path, capsys):
 # --- distill_student.py
 
 
+def test_a_student_s_config_file_repeats_it_too(tmp_path, capsys):
+    assert distil(tmp_path / "s", "--dry-run") == 0
+    first = yaml.safe_load(capsys.readouterr().out)
+    assert not (tmp_path / "s").exists()
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(first))
+    assert distill_student.main(["--config", str(tmp_path / "c.yml"), "--updates", "24", "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == {**first, "updates": 24}
+
+
 def test_distilling_leaves_a_deployable_student(tmp_path, capsys):
     out = tmp_path / "s"
     assert distil(out, "--test", "synthetic-small", "--agent", "linear") == 0
