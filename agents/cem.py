@@ -105,7 +105,7 @@ def search(
         best = weights[np.argsort(-returns)[:elite]]
         mean, spread = best.mean(0), 0.7 * spread + 0.3 * best.std(0)  # smoothed, so that it does not close too soon
         Agent(env, mean).save(out)
-        bar.set_postfix(mean=f"{returns.mean():.4f}", best=f"{returns.max():.4f}")
+        bar.set_postfix(mean=f"{returns.mean():.2f}", best=f"{returns.max():.2f}")
     return Agent(env, mean)
 
 

@@ -89,10 +89,13 @@ def print_outcomes(title: str, outcomes: Mapping[str, Outcome], base: str = "con
         table.add_column(name, justify="left" if name == "agent" else "right")
     for label, outcome in sorted(outcomes.items(), key=lambda item: -float(np.mean(item[1].returns))):
         row = outcome.summary()
-        cells = [f"{row[f'{name}_mean']:.4f} ± {row[f'{name}_std']:.4f}" for name in ("return", "score")]
+        cells = [
+            f"{row['return_mean']:.2f} ± {row['return_std']:.2f}",
+            f"{row['score_mean']:.4f} ± {row['score_std']:.4f}",
+        ]
         if base in outcomes:
             gains = np.subtract(outcome.returns, outcomes[base].returns)
             error = np.std(gains, ddof=min(1, len(gains) - 1)) / np.sqrt(len(gains))
-            cells.append("" if label == base else f"{gains.mean():+.4f} ± {error:.4f}")
+            cells.append("" if label == base else f"{gains.mean():+.2f} ± {error:.2f}")
         table.add_row(label, *cells, str(len(outcome.returns)))
     Console().print(table)
