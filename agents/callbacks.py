@@ -67,7 +67,7 @@ class SeededEval(EvalCallback):
             self.log_path = str(temporary)
             going_on = super()._on_step()
         spread = float(np.std(self.evaluations_results[-1]))
-        print(f"{self.num_timesteps} steps: evaluation return {self.last_mean_reward:.4f} ± {spread:.4f}")
+        print(f"{self.num_timesteps} steps: evaluation return {self.last_mean_reward:.2f} ± {spread:.2f}")
         if self.best_mean_reward > before:
             self._on_new_best()
         return going_on

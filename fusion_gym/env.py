@@ -19,7 +19,8 @@ from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.probe import Reading
 from fusion_gym.task import Task, load_task
 
-DIVERGENCE_PENALTY = 1.0
+POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
+DIVERGENCE_PENALTY = 1.0  # of the score
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -150,7 +151,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             action: Values in [-1, 1], one per selected component; others are clipped.
 
         Returns:
-            Observation, reward (gain of the score), terminated, truncated (always false) and info.
+            Observation, reward (gain of the score, in hundredths), terminated, truncated (always false) and info.
 
         Raises:
             ValueError: If the action has a wrong shape or holds NaN.
@@ -194,12 +195,12 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self._step += 1
         reading = self.task.probe.read(self.distiller.student) if stats.finite else None
         if reading is None or not reading.alive:
-            reward = -(self._score - self._initial_score) - DIVERGENCE_PENALTY
+            reward = POINTS * (-(self._score - self._initial_score) - DIVERGENCE_PENALTY)
             self._score = self._initial_score - DIVERGENCE_PENALTY
             self._stats, self._step = self._previous_stats, self.episode_steps
             return self._observation(), float(reward), True, False, self._info(diverged=True)
         self._reading = reading
-        reward = reading.score - self._score
+        reward = POINTS * (reading.score - self._score)
         self._score = reading.score
         self._record()
         return self._observation(), float(reward), self._step >= self.episode_steps, False, self._info()
@@ -395,11 +396,11 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
 {_table([(str(i), f.name, f"{f.low:g}", f"{f.high:g}", f.doc) for i, f in enumerate(OBSERVATIONS)])}
 
 ## Rewards
-    The gain of the fusion score over the step; the starting value is measured at reset, so the undiscounted return
-    is final score − initial score. The score is the mean of a clean and a hardened probe's, each a weighted mean of
-    metric ratios to a reference fusion's values, capped (`fusion_gym.score`), in [0, 1.1]. A student that
-    diverges (a loss or an output is not finite, or all outputs are the same) gets −(gain so far)
-    − {DIVERGENCE_PENALTY:g}. So rewards lie in [−2.1, 1.1].
+    The gain of the fusion score over the step, in hundredths ({POINTS:g} · gain); the starting value is measured at
+    reset, so the undiscounted return is {POINTS:g} · (final − initial score). The score is the mean of a clean and
+    a hardened probe's, each a weighted mean of metric ratios to a reference fusion's values, capped
+    (`fusion_gym.score`), in [0, 1.1]. A student that diverges (a loss or an output is not finite, or all outputs are
+    the same) loses what it gained and {POINTS * DIVERGENCE_PENALTY:g} more. So rewards lie in [−210, 110].
 
 ## Starting State
     A new student. Its initial weights, the order of its batches, the subset of patches, and, where a list is given,

@@ -78,7 +78,7 @@ def test_return_telescopes_and_observation_stays_inside():
     env = gym.make(FAST)
     trace = rollout(env, some_actions(env), seed=5)
     gain = trace[-1][4]["score"] - trace[0][1]["score"]
-    assert sum(step[1] for step in trace[1:]) == pytest.approx(gain, abs=1e-9)
+    assert sum(step[1] for step in trace[1:]) == pytest.approx(100 * gain, abs=1e-9)
     assert all(env.observation_space.contains(step[0]) for step in trace)
     assert trace[-1][2] is True
     assert trace[-1][3] is False
@@ -128,7 +128,7 @@ def test_diverged_student_ends_its_episode_with_the_documented_reward(layer, val
         env.distiller.student.get_parameter(layer).fill_(value)
     observation, reward, terminated, truncated, info = env.step(np.zeros(env.action_space.shape, np.float32))
     assert (terminated, truncated) == (True, False)
-    assert reward == pytest.approx(-earned - 1)
+    assert reward == pytest.approx(-earned - 100)
     assert info["diverged"] == 1
     assert env.observation_space.contains(observation)
 
