@@ -47,7 +47,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="progress bar (default: on a terminal)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of torch (default: as torch chooses)")
     parser.add_argument("--list", action="store_true", help="print the definitions of all metrics and stop")
     args = parser.parse_args(arguments)
@@ -139,9 +141,12 @@ def run(args: argparse.Namespace) -> None:
     for file in (args.json, args.csv):
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"There is no folder {file.parent} to write {file.name} to; create it first.")
+    available = torch.cuda.is_available()
+    if args.device == "cuda" and not available:
+        raise ValueError("--device cuda: torch finds no CUDA device here; leave the option out to use the processor.")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    device = ("cuda" if available else "cpu") if args.device == "auto" else args.device
     hidden = None if args.progress is None else not args.progress
     scores, notes = score_folders(
         args.ir,

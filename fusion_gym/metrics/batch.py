@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -16,14 +17,20 @@ class Batch:
 
     Args:
         pixels: Values from 0 to 255, (N, C, H, W) float: C is 1 for fused images and 2 for pairs of sources.
+        constant: Whether features carry no gradient and serve in training, in whatever mode they are first asked for.
 
     Attributes:
         pixels: The images as given.
     """
 
-    def __init__(self, pixels: Tensor) -> None:
+    def __init__(self, pixels: Tensor, constant: bool = False) -> None:
         self.pixels = pixels
+        self._constant = constant
         self._derived: dict[Any, Any] = {}
+
+    def like(self, pixels: Tensor) -> Batch:
+        """A batch of other images, made from these."""
+        return Batch(pixels, self._constant)
 
     def of(self, derive: Callable[..., Value], *arguments: Any) -> Value:
         """``derive(self, *arguments)``, from memory from the second time on.
@@ -34,8 +41,16 @@ class Batch:
         """
         key = (derive, *arguments)
         if key not in self._derived:
-            self._derived[key] = derive(self, *arguments)
+            with ordinary() if self._constant else nullcontext():
+                self._derived[key] = derive(self, *arguments)
         return self._derived[key]
+
+
+@contextmanager
+def ordinary() -> Iterator[None]:
+    """Makes ordinary tensors without a gradient, whatever mode is on: they may be kept and used in any mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 class Sources(Batch):
@@ -60,13 +75,8 @@ class Sources(Batch):
                 f"ir is {tuple(ir.shape)} {ir.dtype} on {ir.device}, vi {tuple(vi.shape)} {vi.dtype} on {vi.device}; "
                 "give both the same shape, dtype and device."
             )
-        with torch.inference_mode(False), torch.no_grad():
-            super().__init__(torch.cat((ir, vi), dim=1) * 255)
-
-    def of(self, derive: Callable[..., Value], *arguments: Any) -> Value:
-        """As in `Batch`, and usable in training whatever mode it was first asked for in."""
-        with torch.inference_mode(False), torch.no_grad():
-            return super().of(derive, *arguments)
+        with ordinary():
+            super().__init__(torch.cat((ir, vi), dim=1) * 255, constant=True)
 
 
 def check_images(name: str, images: Tensor) -> None:
@@ -101,4 +111,4 @@ def centred(batch: Batch) -> Tensor:
 
 def quantised(batch: Batch) -> Batch:
     """The images at their 8-bit levels, as floats without a gradient."""
-    return Batch((batch.pixels.detach() + 0.5).floor().clamp(0, 255))
+    return batch.like((batch.pixels.detach() + 0.5).floor().clamp(0, 255))

@@ -13,6 +13,8 @@ from fusion_gym.metrics.gradients import sobel
 # Gain, slope and centre of the two sigmoids (Xydeas and Petrovic 2000).
 STRENGTH = (0.9994, 15.0, 0.5)
 ORIENTATION = (0.9879, 22.0, 0.8)
+# What is left of a perfectly preserved edge: no sigmoid reaches its gain.
+LARGEST = math.prod(gain / (1 + math.exp(-slope * (1 - centre))) for gain, slope, centre in (STRENGTH, ORIENTATION))
 # Added to squared strengths of 0 to 2e6: no edge is so weak that its orientation and its weight are undefined.
 FLOOR = 1e-12
 

@@ -15,7 +15,7 @@ _EPSILON = 1e-10
 
 def _smaller(batch: Batch, window: Window) -> Batch:
     """The images at the next scale: smoothed by its window and halved."""
-    return Batch(slide(batch.of(centred), window, stride=2))
+    return batch.like(slide(batch.of(centred), window, stride=2))
 
 
 def _source_terms(sources: Batch, window: Window) -> tuple[Tensor, Tensor, Tensor]:

@@ -73,7 +73,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _read(file: Path, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(read_gray(file)))[None, None].to(device).float() / 255
+    return torch.from_numpy(np.array(read_gray(file)))[None, None].to(device).double() / 255
 
 
 def score_folders(
@@ -85,7 +85,7 @@ def score_folders(
     device: str = "cpu",
     track: Track = iter,
 ) -> tuple[dict[str, Values], list[str]]:
-    """Scores every fused image that has both sources of the same name, on luminance.
+    """Scores every fused image that has both sources of the same name, on luminance, in float64.
 
     Args:
         ir: Folder of infrared images.

@@ -40,7 +40,7 @@ def _region_means(images: Tensor) -> Tensor:
 
 def saliency(sources: Batch) -> Tensor:
     """How much each region of each source counts, (N, 2, h, w)."""
-    strength = sources.of(edges, "replicate", FLOOR)[0] / 255
+    strength = sources.of(edges, "replicate", FLOOR)[0]
     pixels = F.avg_pool2d(F.pad(torch.ones_like(strength), _margins(strength)), REGION)
     return _region_means(strength**SALIENCY) * pixels
 

@@ -43,21 +43,22 @@ def squared_error(fused: Batch, sources: Batch) -> Tensor:
     return (fused.pixels - sources.pixels).square().mean((-2, -1))
 
 
-def _decibels(ratio: Tensor) -> Tensor:
+def _decibels(peak: float | Tensor, error: Tensor) -> Tensor:
+    """PSNR, within ± `PSNR_LIMIT`."""
     limit = 10 ** (PSNR_LIMIT / 10)
-    return 10 * ratio.clamp(1 / limit, limit).log10()
+    return 10 * (peak**2 / error.clamp_min(255**2 / limit)).clamp_min(1 / limit).log10()
 
 
 def peak_ratios(fused: Batch, sources: Batch) -> Tensor:
     """PSNR for each source, (N, 2)."""
-    return _decibels(255**2 / fused.of(squared_error, sources))
+    return _decibels(255.0, fused.of(squared_error, sources))
 
 
 def peak_ratio(fused: Batch, sources: Batch) -> Tensor:
     """PSNR from the mean error to both sources, (N,)."""
-    return _decibels(255**2 / fused.of(squared_error, sources).mean(1))
+    return _decibels(255.0, fused.of(squared_error, sources).mean(1))
 
 
 def peak_ratio_evaluator(fused: Batch, sources: Batch) -> Tensor:
     """PSNR whose peak is the fused image's own maximum, (N,)."""
-    return _decibels(fused.pixels.amax((1, 2, 3)).square() / fused.of(squared_error, sources).mean(1))
+    return _decibels(fused.pixels.amax((1, 2, 3)), fused.of(squared_error, sources).mean(1))

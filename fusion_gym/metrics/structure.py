@@ -52,11 +52,11 @@ def similarity_range_2(fused: Batch, sources: Batch) -> Tensor:
 
 
 def _double(batch: Batch) -> Batch:
-    return Batch(batch.pixels.double())
+    return batch.like(batch.pixels.double())
 
 
 def _halved(batch: Batch) -> Batch:
-    return Batch(F.avg_pool2d(batch.pixels, 2))
+    return batch.like(F.avg_pool2d(batch.pixels, 2))
 
 
 def multi_scale_similarity(fused: Batch, sources: Batch) -> Tensor:

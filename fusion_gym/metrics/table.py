@@ -239,7 +239,7 @@ METRICS: dict[str, Metric] = {
         "edge transfer",
         True,
         0.0,
-        edges.STRENGTH[0] * edges.ORIENTATION[0],
+        edges.LARGEST,
         "Σ (Q_AF g_A + Q_BF g_B) / Σ (g_A + g_B), g the strengths of Sobel gradients, Q = 0.9994 / "
         "(1 + exp(−15 (G − 0.5))) · 0.9879 / (1 + exp(−22 (α − 0.8))), G the smaller strength over the larger one, "
         "α = 1 − the angle between the edges over 90°. For one source: Σ Q_SF g_S / Σ g_S. Beyond the border the "

@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor
 
-from fusion_gym.metrics.batch import Batch, centred
+from fusion_gym.metrics.batch import Batch, centred, ordinary
 
 Window = tuple[float, ...]  # weights in one dimension; in two, a window is their outer product
 BLOCK = 24  # places of the window in one product: wide enough for a fast product, narrow enough for few zeros
@@ -29,10 +29,11 @@ def box(size: int) -> Window:
 @lru_cache(maxsize=256)
 def _band(places: int, weights: Window, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix, (places, pixels), that has the window in every row, each ``stride`` further to the right."""
-    matrix = torch.zeros(places, (places - 1) * stride + len(weights), dtype=torch.float64)
-    for row in range(places):
-        matrix[row, row * stride : row * stride + len(weights)] = torch.tensor(weights, dtype=torch.float64)
-    return matrix.to(dtype).to(device)
+    with ordinary():
+        matrix = torch.zeros(places, (places - 1) * stride + len(weights), dtype=torch.float64)
+        for row in range(places):
+            matrix[row, row * stride : row * stride + len(weights)] = torch.tensor(weights, dtype=torch.float64)
+        return matrix.to(dtype).to(device)
 
 
 def _slide_down(images: Tensor, weights: Window, stride: int) -> Tensor:

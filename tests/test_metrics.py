@@ -1,0 +1,396 @@
+import copy
+import importlib.util
+import json
+import math
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion_gym.metrics import METRICS, Sources, available, evaluate, evaluate_per_source
+from fusion_gym.metrics.table import definitions
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT.parent / "shared" / "golden"
+RELATES = [name for name in METRICS if name not in ("EN", "SD", "SF", "AG")]
+QUANTISED = ("EN", "CE", "MI", "NMI", "FMI")
+
+spec = importlib.util.spec_from_file_location("plain_metrics", ROOT / "benchmarks" / "plain_metrics.py")
+plain = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(plain)
+
+
+def tensor(*images, dtype=torch.float64):
+    return torch.from_numpy(np.stack(images)[:, None]).to(dtype) / 255
+
+
+def scene(height, width, seed=0):
+    """Two images of noise on gradients and blobs, as integers from 0 to 255, and a blend of them with own noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    blob = 120 * ((x - width / 2) ** 2 + (y - height / 3) ** 2 < (height / 4) ** 2)
+    ir = np.clip(20 + blob + 8 * rng.standard_normal((height, width)), 0, 255).round()
+    vi = np.clip(180 * x / width + 20 * np.sin(y) + 15 * rng.standard_normal((height, width)), 0, 255).round()
+    fused = np.clip(0.4 * ir + 0.6 * vi + 5 * rng.standard_normal((height, width)), 0, 255)
+    return ir, vi, fused
+
+
+def suited(height, width, names=tuple(METRICS)):
+    return [name for name in names if min(height, width) >= METRICS[name].min_side]
+
+
+# Golden values of the public evaluator.
+
+
+def synthetic(name):
+    y, x = np.mgrid[:96, :128]
+    if name == "lattice":
+        return (7 * x + 13 * y + x * y % 31) % 256, (3 * x + 5 * y + (x**2 + 3 * y**2) % 47) % 256
+    return (
+        20 + 180 * ((x - 64) ** 2 + (y - 48) ** 2 < 900) + (5 * x + 3 * y) % 8,
+        40 + x + 60 * ((x // 8 + y // 8) % 2),
+    )
+
+
+def golden_cases():
+    reference = json.loads((GOLDEN / "metrics_reference.json").read_text())
+    for group in ("roadscene", "synthetic"):
+        for name, entry in reference[group].items():
+            if group == "synthetic":
+                ir, vi = (image.astype(np.uint8) for image in synthetic(name))
+            else:
+                ir, vi = (cv2.imread(str(GOLDEN / "inputs" / f"{name}_{kind}.png"), 0) for kind in ("ir", "vi"))
+            made = {"mean": ((ir.astype(int) + vi + 1) // 2).astype(np.uint8), "max": np.maximum(ir, vi), "copy_ir": ir}
+            for kind in made.keys() & entry.keys():
+                yield f"{name}/{kind}", ir, vi, made[kind], entry[kind]["reference"]
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"there are no golden values in {GOLDEN}")
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-5)])
+def test_public_evaluator_is_reproduced(dtype, bound):
+    count = 0
+    for case, ir, vi, fused, reference in golden_cases():
+        sources = Sources(tensor(ir, dtype=dtype), tensor(vi, dtype=dtype))
+        values = evaluate(tensor(fused, dtype=dtype), sources, convention="cddfuse")
+        assert values.keys() == reference.keys()
+        for name, value in values.items():
+            assert math.isfinite(value)
+            if reference[name] is not None:  # the evaluator divides 0 by 0: SCD of a copy
+                assert float(value) == pytest.approx(reference[name], rel=bound), f"{case} {name}"
+                count += 1
+    assert count == 26 * 13 - 2
+
+
+# Independent implementations.
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "FMI"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-7)])
+def test_own_convention_agrees_with_plain_implementations(name, dtype, bound):
+    ir, vi, blend = scene(200, 187)
+    for fused in (blend, np.maximum(ir, vi), ir):
+        value = evaluate(tensor(fused, dtype=dtype), Sources(tensor(ir, dtype=dtype), tensor(vi, dtype=dtype)), [name])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            expected = plain.OWN[name](fused, ir, vi)
+        if math.isfinite(expected):
+            assert float(value[name]) == pytest.approx(expected, rel=bound, abs=1e-9)
+
+
+def test_fmi_agrees_with_the_loops_of_its_authors():
+    ir, vi, blend = scene(24, 21)
+    ir[:8] = 7  # flat windows
+    for fused in (blend, ir, 255 - ir, np.minimum(ir, vi)):
+        value = evaluate(tensor(fused), Sources(tensor(ir), tensor(vi)), ["FMI"])["FMI"]
+        assert float(value) == pytest.approx(plain.OWN["FMI"](fused, ir, vi), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", plain.EVALUATOR)
+def test_evaluator_convention_agrees_with_plain_implementations(name):
+    ir, vi, fused = (image.round() for image in scene(90, 111, seed=1))
+    value = evaluate(tensor(fused), Sources(tensor(ir), tensor(vi)), [name], convention="cddfuse")[name]
+    assert float(value) == pytest.approx(plain.EVALUATOR[name](fused, ir, vi), rel=1e-9)
+
+
+def test_torchmetrics_agrees():
+    functional = pytest.importorskip("torchmetrics.functional.image")
+    ir, vi, fused = (tensor(image) for image in scene(200, 190, seed=2))
+    values = evaluate_per_source(fused, Sources(ir, vi), ["VIF", "MS-SSIM", "PSNR", "SSIM"])
+    for index, source in enumerate((ir, vi)):
+        vif = functional.visual_information_fidelity(fused * 255, source * 255)
+        assert float(values["VIF"][0, index]) == pytest.approx(float(vif), rel=1e-6)
+        psnr = functional.peak_signal_noise_ratio(fused, source, data_range=1.0)
+        assert float(values["PSNR"][0, index]) == pytest.approx(float(psnr), rel=1e-6)
+
+
+def test_values_do_not_come_from_the_wrong_source():
+    ir, vi, _ = (tensor(image) for image in scene(180, 180))
+    values = evaluate_per_source(ir, Sources(ir, vi))
+    for name, value in values.items():
+        if name in RELATES and name != "SCD":  # SCD asks what is left of a source without the other
+            better = value[0, 0] > value[0, 1] if METRICS[name].higher_is_better else value[0, 0] < value[0, 1]
+            assert better or name == "Nabf", name
+
+
+# Laws.
+
+KINDS = ("noise", "smooth", "flat", "binary", "stripes", "dark")
+
+
+def draw_image(kind, height, width, rng):
+    y, x = np.mgrid[:height, :width]
+    return {
+        "noise": lambda: rng.uniform(0, 1, (height, width)),
+        "smooth": lambda: 0.5 + 0.5 * np.sin(x / 7 + rng.uniform(0, 6)) * np.cos(y / 9),
+        "flat": lambda: np.full((height, width), rng.choice([0.0, 0.2, 0.5, 1.0])),
+        "binary": lambda: (rng.uniform(0, 1, (height, width)) > 0.5).astype(float),
+        "stripes": lambda: ((x + y) // 3 % 2).astype(float),
+        "dark": lambda: rng.uniform(0, 0.02, (height, width)),
+    }[kind]()
+
+
+SIDES = st.sampled_from([1, 2, 3, 6, 7, 16, 17, 40, 41, 48])
+
+
+@st.composite
+def triples(draw):
+    height, width = draw(SIDES), draw(SIDES)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    images = [draw_image(draw(st.sampled_from(KINDS)), height, width, rng) for _ in range(3)]
+    return [torch.from_numpy(image)[None, None].float() for image in images]
+
+
+@settings(max_examples=150, deadline=None)
+@given(triples())
+def test_every_metric_is_finite_and_in_its_range(images):
+    ir, vi, fused = images
+    names = suited(*fused.shape[2:])
+    sources = Sources(ir, vi)
+    both = evaluate(fused, sources, names), evaluate_per_source(fused, sources, names)
+    for name in names:
+        metric = METRICS[name]
+        for value in (values[name] for values in both):
+            assert torch.isfinite(value).all(), name
+            assert (value >= metric.low - 1e-4).all() and (value <= metric.high + 1e-4).all(), (name, value)
+    for name, value in evaluate(fused, sources, suited(*fused.shape[2:], available("cddfuse")), "cddfuse").items():
+        assert torch.isfinite(value).all(), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(triples())
+def test_the_order_of_the_sources_does_not_matter(images):
+    ir, vi, fused = images
+    names = suited(*fused.shape[2:])
+    there, back = Sources(ir, vi), Sources(vi, ir)
+    for name in names:
+        torch.testing.assert_close(evaluate(fused, there, [name]), evaluate(fused, back, [name]))
+        one, other = (evaluate_per_source(fused, sources, [name])[name] for sources in (there, back))
+        torch.testing.assert_close(one, other.flip(1) if one.dim() == 2 else other)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from(("noise", "smooth", "binary", "stripes", "dark")), st.integers(0, 999))
+def test_a_fused_image_that_equals_both_sources_is_perfect(kind, seed):
+    image = torch.from_numpy(draw_image(kind, 180, 177, np.random.default_rng(seed)))[None, None]
+    values = {name: float(value) for name, value in evaluate(image, Sources(image, image)).items()}
+    best = {"NMI": 1, "CC": 1, "SSIM": 1, "MS-SSIM": 1, "VIF": 1, "FMI": 1, "PSNR": 100, "Qabf": METRICS["Qabf"].high}
+    best |= {"MI": values["EN"], "SCD": 0, "CE": 0, "MSE": 0, "Nabf": 0, "Qcv": 0}
+    for name, value in best.items():
+        assert values[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+
+
+def test_constant_images_have_documented_values():
+    flat = torch.full((1, 1, 180, 180), 0.3)
+    textured = torch.from_numpy(scene(180, 180)[1])[None, None].float() / 255
+    values = evaluate(flat, Sources(flat, textured), ["EN", "SD", "SF", "AG", "MI", "NMI", "CC", "SCD"])
+    assert all(abs(float(values[name])) < 1e-5 for name in ("EN", "SD", "SF", "AG", "MI", "CC", "SCD"))
+    assert float(values["NMI"]) == 0.5  # 1 with the constant source, 0 with the other
+    alone = evaluate_per_source(flat, Sources(flat, textured), ["VIF", "SSIM", "Qabf"])
+    assert float(alone["VIF"][0, 0]) == 1 and float(alone["VIF"][0, 1]) == pytest.approx(0, abs=1e-6)
+    assert float(alone["SSIM"][0, 0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_more_noise_is_worse():
+    ir, vi, _ = (tensor(image) for image in scene(180, 180))
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(ir.shape, generator=rng, dtype=ir.dtype)
+    sources = Sources(ir, vi)
+    levels = [evaluate(((ir + vi) / 2 + sigma * noise).clamp(0, 1), sources) for sigma in (0.01, 0.05, 0.2)]
+    for name in ("MI", "NMI", "CC", "SCD", "PSNR", "SSIM", "MS-SSIM", "VIF", "Qabf"):
+        assert levels[0][name] > levels[1][name] > levels[2][name], name
+    for name in ("MSE", "Nabf", "Qcv"):
+        assert levels[0][name] < levels[1][name] < levels[2][name], name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 64), (64, 1), (2, 2), (6, 50), (40, 90), (90, 175)])
+def test_images_too_small_for_a_metric_give_one_clear_error(size):
+    image = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0))
+    sources = Sources(image, image.flip(3))
+    for name, metric in METRICS.items():
+        if min(size) >= metric.min_side:
+            assert torch.isfinite(evaluate(image, sources, [name])[name]).all()
+        else:
+            with pytest.raises(ValueError, match=f"{name} needs images of at least {metric.min_side}x"):
+                evaluate(image, sources, [name])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_least_sizes_are_enough_in_any_proportion(name):
+    side = METRICS[name].min_side
+    for shape in ((side, side), (side, side + 29), (side + 30, side)):
+        ir, vi, fused = torch.rand(3, 1, 1, *shape, generator=torch.Generator().manual_seed(1)).unbind(0)
+        assert torch.isfinite(evaluate(fused, Sources(ir, vi), [name])[name]).all()
+
+
+def test_a_batch_gives_what_its_images_give_one_by_one():
+    images = [scene(177, 180, seed) for seed in range(3)]
+    ir, vi, fused = (tensor(*each, dtype=torch.float32) for each in zip(*images, strict=True))
+    for convention in ("fusiongym", "cddfuse"):
+        together = evaluate(fused, Sources(ir, vi), convention=convention)
+        for index in range(3):
+            one = slice(index, index + 1)
+            alone = evaluate(fused[one], Sources(ir[one], vi[one]), convention=convention)
+            for name, value in alone.items():
+                assert float(together[name][index]) == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    images = [scene(180, 180, seed) for seed in range(2)]
+    ir, vi, fused = (tensor(*each, dtype=torch.float32) for each in zip(*images, strict=True))
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(evaluate(fused, Sources(ir, vi)))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_values_outside_the_range_count_as_they_are_but_levels_are_clipped():
+    ir, vi, _ = (tensor(image) for image in scene(64, 64))
+    sources, names = Sources(ir, vi), ["EN", "MI", "SD"]
+    outside, clipped = evaluate(3 * ir - 1, sources, names), evaluate((3 * ir - 1).clamp(0, 1), sources, names)
+    assert outside["EN"] == clipped["EN"] and outside["MI"] == clipped["MI"] and outside["SD"] > clipped["SD"]
+
+
+# Gradients.
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in QUANTISED])
+def test_gradients_are_those_of_finite_differences(name):
+    ir, vi, fused = (tensor(image) for image in scene(178, 180, seed=4))
+    sources = Sources(ir, vi)
+    fused.requires_grad_()
+    (gradient,) = torch.autograd.grad(evaluate(fused, sources, [name])[name].sum(), fused)
+    step = 1e-6 * torch.randn(fused.shape, generator=torch.Generator().manual_seed(0), dtype=fused.dtype)
+    with torch.no_grad():
+        up, down = (evaluate(fused + sign * step, sources, [name])[name].sum() for sign in (1, -1))
+    assert float((gradient * step).sum()) == pytest.approx(float(up - down) / 2, rel=2e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["flat fused", "flat sources", "all flat", "equal"])
+def test_gradients_are_finite_on_degenerate_images(kind):
+    ir, vi, fused = (tensor(image, dtype=torch.float32) for image in scene(180, 180))
+    flat = torch.full_like(ir, 0.4)
+    if kind in ("flat fused", "all flat"):
+        fused = flat.clone()
+    if kind in ("flat sources", "all flat"):
+        ir = vi = flat
+    if kind == "equal":
+        vi, fused = ir, ir.clone()
+    fused.requires_grad_()
+    for name in METRICS:
+        values = evaluate_per_source(fused, Sources(ir, vi), [name])[name]
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), fused)
+            assert torch.isfinite(gradient).all(), name
+
+
+def test_gradients_do_not_change_the_values():
+    ir, vi, fused = (tensor(image, dtype=torch.float32) for image in scene(180, 180))
+    fused[..., :40, :] = 0.5
+    sources = Sources(ir, vi)
+    torch.testing.assert_close(
+        {name: value.detach() for name, value in evaluate(fused.clone().requires_grad_(), sources).items()},
+        evaluate(fused, sources),
+    )
+
+
+# Sources.
+
+
+def test_sources_are_computed_once_and_survive_copies():
+    ir, vi, fused = (tensor(image, dtype=torch.float32) for image in scene(180, 180))
+    sources = Sources(ir, vi)
+    expected = evaluate(fused, sources)
+    known = len(sources._derived)
+    for other in (sources, copy.deepcopy(sources), pickle.loads(pickle.dumps(sources))):
+        torch.testing.assert_close(evaluate(fused, other), expected, rtol=0, atol=0)
+        assert len(other._derived) == known
+
+
+def test_sources_made_in_inference_mode_serve_training():
+    ir, vi, fused = (tensor(image, dtype=torch.float32) for image in scene(64, 64))
+    names = ["SSIM", "VIF", "Qabf", "SCD"]
+    with torch.inference_mode():
+        sources = Sources(ir, vi)
+        evaluate(fused, sources, names)
+    fused.requires_grad_()
+    for _ in range(2):
+        sum(value.sum() for value in evaluate(fused, sources, names).values()).backward()
+    assert torch.isfinite(fused.grad).all() and fused.grad.abs().max() > 0
+
+
+def test_sources_pass_no_gradient_on():
+    ir, vi, fused = (tensor(image, dtype=torch.float32).requires_grad_() for image in scene(64, 64))
+    sources = Sources(ir, vi)
+    for _ in range(2):
+        evaluate(fused, sources, ["SSIM"])["SSIM"].sum().backward()
+    assert ir.grad is None and vi.grad is None
+
+
+# Mistakes and documents.
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a, s: evaluate(a, s, ["SIM"]), "There is no metric 'SIM'"),
+        (lambda a, s: evaluate(a, s, ["FMI"], "cddfuse"), "There is no metric 'FMI' in the convention 'cddfuse'"),
+        (lambda a, s: evaluate(a, s, convention="nats"), "There is no convention 'nats'"),
+        (lambda a, s: evaluate(a[..., 1:], s), "give one fused image for each pair"),
+        (lambda a, s: evaluate(a[0], s), r"fused has shape \(1, 64, 64\)"),
+        (lambda a, s: evaluate((a * 255).byte(), s), "fused is torch.uint8"),
+        (lambda a, s: Sources(a, a[..., 1:]), "give both the same shape"),
+        (lambda a, s: Sources(a.repeat(1, 3, 1, 1), a), "ir has shape"),
+        (lambda a, s: evaluate_per_source(a[:0], s), "with no side 0"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=message):
+        call(image, Sources(image, image))
+
+
+def test_conventions_differ_as_documented():
+    ir, vi, fused = (tensor(image.round()) for image in scene(180, 180))
+    sources = Sources(ir, vi)
+    own, public = evaluate(fused, sources), evaluate(fused, sources, convention="cddfuse")
+    for name in ("SSIM", "VIF", "SCD"):
+        assert float(public[name]) == pytest.approx(2 * float(own[name]), rel=1e-9)
+    assert float(public["MI"]) == pytest.approx(2 * math.log(2) * float(own["MI"]), rel=1e-9)
+    for name in ("EN", "SD", "SF", "AG", "CC", "MSE"):
+        assert float(public[name]) == pytest.approx(float(own[name]), rel=1e-9)
+    assert "SSIM_dr2" in public and "SSIM_dr2" not in own
+
+
+def test_the_page_of_definitions_is_the_table():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert definitions() in page, "docs/metrics.md is out of date: run python -m fusion_gym.metrics --list"
+    for metric in METRICS.values():
+        assert metric.formula and metric.paper and metric.low < metric.high
