@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from fusion_gym.distiller import GRADIENT_LIMIT, Distiller, Stats
 from fusion_gym.env import FusionDistillEnv
-from fusion_gym.hardening import BLUR_SIGMA, HARDENINGS, NOISE_STD, Draw
+from fusion_gym.hardening import BLUR_SIGMA, HARDENINGS, NOISE_STD, Draw, unit_noise
 from fusion_gym.probe import Fuse, Probe, Reading
 from fusion_gym.score import CAP, SCORE_WEIGHTS
 
@@ -67,7 +67,7 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 
 def hardened(ir: Tensor, vi: Tensor, strengths: Mapping[str, float], drawn: Draw) -> tuple[Tensor, Tensor]:
     """Degrades a batch pair by pair; everything that a hardening needs is made whether it is asked for or not."""
-    noises = drawn.unit_noise(ir).view(2, *ir.shape)
+    noises = unit_noise(drawn.seeds, ir[0])
     result = []
     for i in range(len(ir)):
         one_ir, one_vi = ir[i : i + 1], vi[i : i + 1]

@@ -72,22 +72,26 @@ class Draw:
         share: Share of the asked strength that each image gets, (len(HARDENINGS), N) in [0, 1]; of a batch to learn
             from, each image gets one hardening only.
         dark: Whether the visible image is darkened, else over-exposed, (N,).
-        seeds: Seeds of the sensor noise, one for each of equal parts of the batch; it is drawn only where asked for.
+        seeds: Seed of each image's sensor noise, (N,); it is drawn only where asked for.
     """
 
     share: Tensor
     dark: Tensor
-    seeds: tuple[int, ...]
+    seeds: Tensor
 
-    def unit_noise(self, ir: Tensor) -> Tensor:
-        """Noise of both sources, N(0, 1), (2N, 1, H, W) for infrared images (N, 1, H, W), which come first."""
-        count = len(ir) // len(self.seeds)
-        parts = []
-        for seed in self.seeds:
-            generator = torch.Generator(ir.device).manual_seed(seed)
-            parts.append(torch.randn((2, count, *ir.shape[1:]), generator=generator, device=ir.device))
-        noise = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return noise.flatten(0, 1)
+
+def unit_noise(seeds: Tensor, image: Tensor) -> Tensor:
+    """Noise for both sources, N(0, 1), (2, N, 1, H, W): infrared first.
+
+    Args:
+        seeds: Seed of each pair, (N,).
+        image: An image, (1, H, W), of the wanted size, dtype and device.
+    """
+    drawn = []
+    for seed in seeds.tolist():
+        generator = torch.Generator(image.device).manual_seed(seed)
+        drawn.append(torch.randn((2, *image.shape), generator=generator, dtype=image.dtype, device=image.device))
+    return torch.stack(drawn, dim=1)
 
 
 def draw(count: int, generator: torch.Generator, full: bool = False) -> Draw:
@@ -101,20 +105,16 @@ def draw(count: int, generator: torch.Generator, full: bool = False) -> Draw:
     """
     device = generator.device
     share, which, dark = torch.rand((3, count), generator=generator, device=device)
-    seed = int(torch.randint(2**31, (), generator=generator, device=device))
+    seeds = torch.randint(2**31, (count,), generator=generator, device=device)
     kinds = torch.arange(len(HARDENINGS), device=device).view(-1, 1)
     shares = torch.where(kinds == (which * len(HARDENINGS)).long(), share, 0.0)
-    return Draw(torch.ones_like(shares) if full else shares, dark < 0.5, (seed,))
+    return Draw(torch.ones_like(shares) if full else shares, dark < 0.5, seeds)
 
 
 def concatenate(draws: Sequence[Draw]) -> Draw:
-    """The random part of several equal batches that are hardened as one."""
-    share, dark = torch.cat([one.share for one in draws], dim=1), torch.cat([one.dark for one in draws])
-    return Draw(share, dark, tuple(seed for one in draws for seed in one.seeds))
-
-
-def _asked(strength: float | Tensor) -> bool:
-    return bool((strength > 0).any()) if isinstance(strength, Tensor) else strength > 0
+    """The random part of several batches that are hardened as one."""
+    parts = zip(*((one.share, one.dark, one.seeds) for one in draws), strict=True)
+    return Draw(*(torch.cat(part, dim=-1) for part in parts))
 
 
 def harden(ir: Tensor, vi: Tensor, strengths: Mapping[str, float | Tensor], drawn: Draw) -> tuple[Tensor, Tensor]:
@@ -129,25 +129,37 @@ def harden(ir: Tensor, vi: Tensor, strengths: Mapping[str, float | Tensor], draw
         drawn: The random part, from `draw`.
 
     Returns:
-        The degraded infrared and visible images; with all strengths 0 the inputs themselves.
+        The degraded infrared and visible images; where no image is degraded the inputs themselves.
     """
-    amount = {
-        name: (strengths[name] * share).to(ir.device)
-        for name, share in zip(HARDENINGS, drawn.share, strict=True)
-        if _asked(strengths.get(name, 0.0))
-    }
-    if "illumination" in amount:
-        vi = illumination(vi, amount["illumination"], drawn.dark.to(ir.device))
-    if "contrast" in amount:
-        ir = contrast_loss(ir, amount["contrast"])
-    if "blur" in amount or "noise" in amount:
-        both = torch.cat((ir, vi))
-        if "blur" in amount:
-            both = blur(both, amount["blur"].repeat(2))
-        if "noise" in amount:
-            both = noise(both, amount["noise"].repeat(2), drawn.unit_noise(ir))
-        ir, vi = both.chunk(2)
-    return ir, vi
+    pair, untouched = torch.stack((ir, vi)), True
+    for name, degrade in _WAY.items():
+        amount = strengths.get(name, 0.0) * drawn.share[HARDENINGS.index(name)]
+        index = amount.nonzero().squeeze(1)
+        if len(index):  # mostly a few images: the others cost nothing
+            pair[:, index] = degrade(pair[:, index], amount[index].to(ir.device), drawn, index)
+            untouched = False
+    return (ir, vi) if untouched else (pair[0], pair[1])
+
+
+def _illumination(pair: Tensor, amount: Tensor, drawn: Draw, index: Tensor) -> Tensor:
+    return torch.stack((pair[0], illumination(pair[1], amount, drawn.dark[index].to(pair.device))))
+
+
+def _contrast(pair: Tensor, amount: Tensor, drawn: Draw, index: Tensor) -> Tensor:
+    return torch.stack((contrast_loss(pair[0], amount), pair[1]))
+
+
+def _blur(pair: Tensor, amount: Tensor, drawn: Draw, index: Tensor) -> Tensor:
+    return blur(pair.flatten(0, 1), amount.repeat(2)).view_as(pair)
+
+
+def _noise(pair: Tensor, amount: Tensor, drawn: Draw, index: Tensor) -> Tensor:
+    unit = unit_noise(drawn.seeds[index], pair[0, 0])
+    return noise(pair.flatten(0, 1), amount.repeat(2), unit.flatten(0, 1)).view_as(pair)
+
+
+# In the order of an image's way, on the chosen pairs, (2, n, 1, H, W).
+_WAY = {"illumination": _illumination, "contrast": _contrast, "blur": _blur, "noise": _noise}
 
 
 def selection_weights(losses: Tensor, sharpness: float) -> Tensor:
