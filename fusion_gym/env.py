@@ -48,10 +48,10 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
     def __init__(
         self,
         data: str | Sequence[str] = "synthetic",
-        teacher: str | Sequence[str] = "builtin",
+        teacher: str | Sequence[str] = ("builtin", "builtin", "rule:max", "rule:mean", "rule:poor"),
         reference: str = "builtin",
-        student_width: int | Sequence[int] = 12,
-        learning_rate: float | Sequence[float] = 3e-3,
+        student_width: int | Sequence[int] = (8, 12, 16),
+        learning_rate: float | Sequence[float] = (5e-3, 1e-2),
         episode_steps: int = 16,
         updates_per_step: int = 20,
         batch_size: int = 8,
@@ -288,10 +288,14 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         }
 
     def save_state(self) -> dict[str, Any]:
-        """A snapshot of the whole episode, as plain containers and tensors (loads with ``weights_only=True``)."""
+        """A snapshot of the whole episode, as plain containers and tensors (loads with ``weights_only=True``).
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
         return {
-            "instance": dict(self.instance),
             "distiller": self.distiller.state_dict(),
+            "instance": dict(self.instance),
             "np_random": self.np_random.bit_generator.state,
             "step": self._step,
             "history": copy.deepcopy(self._history),

@@ -15,6 +15,15 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
+def bounded(image: Tensor) -> Tensor:
+    """Clips to [0, 1] with a slope of one everywhere: behind a plain clip a pixel that left the range never returns.
+
+    Straight-through estimator, Bengio et al., arXiv:1308.3432.
+    """
+    clipped = image.clamp(0.0, 1.0)
+    return image + (clipped - image).detach() if torch.is_grad_enabled() else clipped
+
+
 class _Convolution(nn.Conv2d):
     """A convolution that draws no weights of its own, so that nothing is taken from torch's default generator."""
 
@@ -69,5 +78,5 @@ class Student(nn.Module):
             x = x + F.leaky_relu(conv(x))
         gains, offset = self.head(x).split((2 * STRIDE**2, STRIDE**2), dim=1)
         part_ir, part_vi = ((0.5 + gains) * folded).chunk(2, dim=1)
-        fused = (part_ir + part_vi + offset).clamp(0.0, 1.0)  # still folded, so that one map is unfolded, not three
+        fused = bounded(part_ir + part_vi + offset)  # still folded, so that one map is unfolded, not three
         return F.pixel_shuffle(fused, STRIDE)[..., :height, :width]
