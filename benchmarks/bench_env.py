@@ -97,11 +97,8 @@ def bench_workers(args: argparse.Namespace) -> dict[str, Any]:
         "one by one": gym.make_vec(args.env, num_envs=4, vectorization_mode="sync", **LONG),
         "population": gym.make_vec(args.env, num_envs=4, vectorization_mode="vector_entry_point", **LONG),
     }
-    threads = dict.fromkeys(vectors, 1) | {f"population, {cores} threads": cores}
-    vectors[f"population, {cores} threads"] = vectors["population"]
 
     def step(name: str) -> None:
-        torch.set_num_threads(threads[name])
         vectors[name].step(np.zeros(vectors[name].action_space.shape, np.float32))
 
     for vector in vectors.values():

@@ -82,7 +82,9 @@ def show(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_column(column, justify="right")
     for name, row in rows.items():
         table.add_row(name, *(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 110)  # rich takes 80 where the output is not a terminal
+    console.print(table)
 
 
 def save(path: str | Path, results: Mapping[str, Any]) -> None:

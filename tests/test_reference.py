@@ -1,5 +1,7 @@
 """The environment against the plain implementation of the same decision process, `benchmarks/reference.py`."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 import fusion_gym  # noqa: F401  (registers the ids)
 from fusion_gym.hardening import HARDENINGS, draw, harden
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
 reference = pytest.importorskip("reference", reason="benchmarks/ or its packages (SciPy, scikit-image) are absent")
 
 FAST = "FusionDistillFast-v0"
@@ -46,3 +49,15 @@ def test_hardening_in_a_batch_is_the_plain_hardening_of_each_pair():
     drawn = draw(6, generator)
     for ours, plain in zip(harden(ir, vi, strengths, drawn), reference.hardened(ir, vi, strengths, drawn), strict=True):
         torch.testing.assert_close(ours, plain, rtol=0, atol=2e-6)
+
+
+def test_the_benchmark_writes_its_figures(tmp_path):
+    script, figures = BENCHMARKS / "bench_env.py", tmp_path / "figures.json"
+    command = [sys.executable, script, "step", "--env", FAST, "--repetitions", "1", "--json", figures]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    written = json.loads(figures.read_text())
+    assert written["machine"]["cores"] >= 1
+    assert 0 < written["step"]["scoring"]["median"] < written["step"]["step"]["median"] * 2
+    unknown = subprocess.run([sys.executable, script, "stepp"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 2
+    assert "stepp" in unknown.stderr
