@@ -1,12 +1,30 @@
-"""The light student: most of its work at a quarter of the resolution, its output at the full one."""
+"""The light student: most of its work at low resolution, its output at the full one; and the family that is shipped."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STRIDE = 4
+from fusion_gym.files import atomic_path
+
+COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
+SLOPE = 0.2
+WEIGHTS = Path(__file__).parent / "weights"
+
+# The family that comes with the package; `benchmarks/bench_student.py` measures it.
+STUDENTS: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 16, "depth": 2, "stride": 4, "detail": False},
+    "small": {"width": 16, "depth": 1, "stride": 2, "detail": True},
+    "base": {"width": 32, "depth": 1, "stride": 2, "detail": True},
+}
+
+
+class StudentError(ValueError):
+    """A student that cannot be found, loaded or used; the message is one sentence."""
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -27,56 +45,172 @@ def bounded(image: Tensor) -> Tensor:
 class _Convolution(nn.Conv2d):
     """A convolution that draws no weights of its own, so that nothing is taken from torch's default generator."""
 
+    def __init__(self, inputs: int, outputs: int, size: int = 3) -> None:
+        super().__init__(inputs, outputs, size, padding=size // 2)
+
     def reset_parameters(self) -> None:
         """Leaves the weights as they are."""
+
+
+class _Level(nn.Module):
+    """Residual convolutions at one resolution, and the next lower resolution between them."""
+
+    def __init__(self, width: int, depth: int, levels: int) -> None:
+        super().__init__()
+        before = depth // 2 if levels > 1 else depth
+        self.before = nn.ModuleList(_Convolution(width, width) for _ in range(before))
+        self.after = nn.ModuleList(_Convolution(width, width) for _ in range(depth - before))
+        self.lower = nn.ModuleList([_Lower(width, depth, levels - 1)] if levels > 1 else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.before:
+            x = x + F.leaky_relu(conv(x), SLOPE)
+        for lower in self.lower:
+            x = x + lower(x)
+        for conv in self.after:
+            x = x + F.leaky_relu(conv(x), SLOPE)
+        return x
+
+
+class _Lower(nn.Module):
+    """What half the resolution and twice the width add to a level."""
+
+    def __init__(self, width: int, depth: int, levels: int) -> None:
+        super().__init__()
+        self.down = _Convolution(width, 2 * width)
+        self.level = _Level(2 * width, depth, levels)
+        self.up = _Convolution(2 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.level(F.leaky_relu(self.down(F.avg_pool2d(x, 2)), SLOPE))
+        return F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
 
 
 class Student(nn.Module):
     """A fusion network that is cheap per pixel on a CPU.
 
-    Both sources are folded from space to depth by four, so that every convolution runs on a sixteenth of
-    the pixels; the last one gives three maps of full resolution: a gain for each source and an offset.
-    Fine detail thus comes from the sources themselves.
+    Both sources are folded from space to depth, so that every convolution runs at low resolution: at ``stride`` and
+    at each coarser one down to an eighth, as a small U-Net. Its output, unfolded, gives maps of full resolution: a
+    gain for each source, and an offset. Fine detail thus comes from the sources themselves.
 
     Args:
-        width: Number of channels.
-        depth: Number of residual convolutions between the first and the last one.
+        width: Number of channels at ``stride``; each coarser resolution has twice the one before.
+        depth: Number of residual convolutions at each resolution.
         generator: Source of the initial weights; none draws them from torch's default generator.
+        stride: Pixels folded into one cell, in each direction: 1, 2, 4 or 8.
+        detail: Whether the sources' fine detail, the difference from their 3×3 mean, has gains of its own.
+
+    Attributes:
+        multiple: Cells of the lowest resolution lie at multiples of it, in pixels.
+        reach: Largest distance, in pixels, from which a source has an effect.
 
     Raises:
-        ValueError: If width is not in 2..256 or depth not in 0..16.
+        ValueError: If width is not in 2..256, depth not in 0..16, or the stride is another one.
     """
 
-    def __init__(self, width: int = 16, depth: int = 2, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        width: int = 16,
+        depth: int = 1,
+        generator: torch.Generator | None = None,
+        stride: int = 4,
+        detail: bool = False,
+    ) -> None:
         super().__init__()
         if not 2 <= width <= 256:
             raise ValueError(f"The student's width is {width}; it takes 2 to 256 channels.")
         if not 0 <= depth <= 16:
             raise ValueError(f"The student's depth is {depth}; it takes 0 to 16 convolutions.")
-        self.width, self.depth = width, depth
-        folded = 2 * STRIDE**2
-        self.stem = _Convolution(folded, width, 3, padding=1)
-        self.body = nn.ModuleList(_Convolution(width, width, 3, padding=1) for _ in range(depth))
-        self.head = _Convolution(width, 3 * STRIDE**2, 3, padding=1)
+        if stride not in (1, 2, 4, 8):
+            raise ValueError(f"The student's stride is {stride}; it takes 1, 2, 4 or 8 pixels.")
+        self.width, self.depth, self.stride, self.detail = width, depth, stride, detail
+        levels = (COARSEST // stride).bit_length()
+        self.multiple = COARSEST
+        self.reach = (1 + depth) * sum(stride << level for level in range(levels)) + COARSEST + int(detail)
+        self.stem = _Convolution(2 * stride**2, width)
+        self.body = _Level(width, depth, levels)
+        self.head = _Convolution(width, (2 * int(detail) + 3) * stride**2, 1)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws new weights: He's normal distribution inside, a head near zero, so that it starts as a mean."""
-        for conv in (self.stem, *self.body):
-            nn.init.kaiming_normal_(conv.weight, a=0.01, generator=generator)
-            nn.init.zeros_(conv.get_parameter("bias"))
+        for module in self.modules():
+            if isinstance(module, _Convolution):
+                nn.init.kaiming_normal_(module.weight, a=SLOPE, generator=generator)
+                nn.init.zeros_(module.get_parameter("bias"))
         nn.init.normal_(self.head.weight, std=0.001, generator=generator)
-        nn.init.zeros_(self.head.get_parameter("bias"))
+        nn.init.constant_(self.head.get_parameter("bias")[: 2 * self.stride**2], 0.5)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
-        sources = pad_to_multiple(torch.cat((ir, vi), dim=1), STRIDE)
-        folded = F.pixel_unshuffle(sources, STRIDE)
-        x = F.leaky_relu(self.stem(folded))
-        for conv in self.body:
-            x = x + F.leaky_relu(conv(x))
-        gains, offset = self.head(x).split((2 * STRIDE**2, STRIDE**2), dim=1)
-        part_ir, part_vi = ((0.5 + gains) * folded).chunk(2, dim=1)
-        fused = bounded(part_ir + part_vi + offset)  # still folded, so that one map is unfolded, not three
-        return F.pixel_shuffle(fused, STRIDE)[..., :height, :width]
+        sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
+        bases = folded = F.pixel_unshuffle(sources, self.stride)
+        if self.detail:
+            fine = sources - F.avg_pool2d(sources, 3, stride=1, padding=1, count_include_pad=False)
+            bases = torch.cat((folded, F.pixel_unshuffle(fine, self.stride)), dim=1)
+        maps = self.head(self.body(F.leaky_relu(self.stem(folded), SLOPE)))
+        gains, offset = maps.split((bases.shape[1], self.stride**2), dim=1)
+        for part in (gains * bases).split(self.stride**2, dim=1):
+            offset = offset + part
+        fused = bounded(offset)  # still folded, so that one map is unfolded, not several
+        return F.pixel_shuffle(fused, self.stride)[..., :height, :width]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make a student of this shape."""
+        return {"width": self.width, "depth": self.depth, "stride": self.stride, "detail": self.detail}
+
+
+def save_student(student: Student, path: str | Path, half: bool = False) -> None:
+    """Writes a student's settings and weights.
+
+    Args:
+        student: The student.
+        path: The file, ``.pt``.
+        half: Whether the weights are rounded to half precision, for a file of half the size.
+
+    Raises:
+        fusion_gym.files.FileError: If the file cannot be written.
+    """
+    weights = {name: value.detach().cpu() for name, value in student.state_dict().items()}
+    if half:
+        weights = {name: value.half() for name, value in weights.items()}
+    with atomic_path(path) as temporary:
+        torch.save({**student.settings, "weights": weights}, temporary)
+
+
+def weights_of(spec: str) -> Path:
+    """The weights file of a student that comes with the package, or the file of that name.
+
+    Raises:
+        StudentError: If there is none.
+    """
+    path = WEIGHTS / f"student_{spec}.pt" if spec in STUDENTS else Path(spec)
+    if path.is_file():
+        return path
+    if spec in STUDENTS:
+        raise StudentError(f"This installation has no weights of the student {spec!r}; give --student a file of yours.")
+    raise StudentError(f"There is no student {spec!r}; give one of {', '.join(STUDENTS)}, or a weights file (.pt).")
+
+
+def read_student(path: str | Path) -> Student:
+    """Reads what `save_student` wrote; no code in the file is run.
+
+    Returns:
+        The student, on the CPU, in evaluation mode.
+
+    Raises:
+        StudentError: If the file cannot be read or is not a student's.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        student = Student(**{key: value for key, value in saved.items() if key != "weights"})
+        student.load_state_dict(saved["weights"])
+    except OSError as error:
+        raise StudentError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # torch raises a class of its own for each kind of damage
+        raise StudentError(f"{path} is not a student's weights file, or of another version; train it again.") from error
+    if not all(bool(torch.isfinite(value).all()) for value in student.parameters()):
+        raise StudentError(f"{path} holds weights that are not finite; train it again.")
+    return student.eval().requires_grad_(False)
