@@ -1,8 +1,9 @@
-"""Gymnasium wrappers: the discrete twin of the action space."""
+"""Gymnasium wrappers: the discrete twin of the action space, and records of episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from fusion_gym.observations import index
+from fusion_gym.record import Record, RecordError, identity
 
 STEP = 0.5
 
@@ -74,3 +76,77 @@ class DiscreteActions(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.R
         continuous = self.apply(int(action), self._observation, self._names)
         self._observation, reward, terminated, truncated, info = self.env.step(continuous)
         return self._observation, float(reward), terminated, truncated, info
+
+
+class RecordEpisode(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.RecordConstructorArgs):
+    """Saves a record of each episode, which ``python -m fusion_gym.replay`` plays again and checks.
+
+    It belongs directly around the environment, inside of wrappers that change actions or rewards. An episode that is
+    broken off by a reset or by `close` is saved as far as it went.
+
+    Args:
+        env: An environment made by `gymnasium.make`.
+        folder: Where the records go: ``PREFIX-0.json``, ``PREFIX-1.json``, ...; earlier ones are kept.
+        name_prefix: Begin of the files' names.
+        episode_trigger: Whether to save an episode, by its number from 0 on; None saves all.
+
+    Raises:
+        fusion_gym.record.RecordError: If the environment was not made by its id, or its actions are not its own.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        folder: str | Path,
+        name_prefix: str = "episode",
+        episode_trigger: Callable[[int], bool] | None = None,
+    ) -> None:
+        gym.utils.RecordConstructorArgs.__init__(
+            self, folder=folder, name_prefix=name_prefix, episode_trigger=episode_trigger
+        )
+        gym.Wrapper.__init__(self, env)
+        self._identity = identity(env)
+        if env.action_space != env.unwrapped.action_space:
+            raise RecordError("RecordEpisode belongs inside of wrappers that change the actions; apply it first.")
+        self._folder, self._prefix, self._trigger = Path(folder), name_prefix, episode_trigger
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._episodes = self._number = 0
+        self._start: dict[str, Any] | None = None
+        self._actions: list[list[float]] = []
+        self._rewards: list[float] = []
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Begins an episode; see `gymnasium.Env.reset`."""
+        self._finish("unfinished")
+        generator = None if seed is not None else self.unwrapped.np_random.bit_generator.state
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._start, self._actions, self._rewards = {"seed": seed, "generator": generator}, [], []
+        return observation, info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Takes a step; see `gymnasium.Env.step`."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._actions.append(np.asarray(action, dtype=np.float64).tolist())
+        self._rewards.append(float(reward))
+        if terminated or truncated:
+            self._finish("terminated" if terminated else "truncated")
+        return observation, float(reward), terminated, truncated, info
+
+    def close(self) -> None:
+        """Saves an episode under way and closes the environment."""
+        self._finish("unfinished")
+        super().close()
+
+    def _finish(self, end: str) -> None:
+        start, self._start = self._start, None
+        if start is None or not self._actions:
+            return
+        if self._trigger is None or self._trigger(self._episodes):
+            record = Record(*self._identity, self._actions, self._rewards, sum(self._rewards), end, **start)
+            record.save(self._free_path())
+        self._episodes += 1
+
+    def _free_path(self) -> Path:
+        while (path := self._folder / f"{self._prefix}-{self._number}.json").exists():
+            self._number += 1
+        return path
