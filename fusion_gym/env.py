@@ -14,7 +14,7 @@ from gymnasium import spaces
 from fusion_gym.actions import ACTIONS, decode
 from fusion_gym.distiller import Distiller, Stats
 from fusion_gym.memory import keep_freed_memory
-from fusion_gym.models.student import Student
+from fusion_gym.models.student import STUDENTS, Student
 from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.probe import Reading
 from fusion_gym.task import Task, load_task
@@ -51,6 +51,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         teacher: str | Sequence[str] = ("builtin", "builtin", "rule:max", "rule:mean", "rule:poor"),
         reference: str = "builtin",
         student_width: int | Sequence[int] = (8, 12, 16),
+        student: str | None = None,
         learning_rate: float | Sequence[float] = (5e-3, 1e-2),
         episode_steps: int = 16,
         updates_per_step: int = 20,
@@ -72,6 +73,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self.reference = reference
         self.teachers = _choices("teacher", teacher, str)
         self.student_widths = _choices("student_width", student_width, int)
+        if student is not None and student not in STUDENTS:
+            raise ValueError(f"student={student!r} is not allowed; give one of {', '.join(STUDENTS)}, or None.")
+        self.student = student
         self.learning_rates = _choices("learning_rate", learning_rate, float)
         if not all(np.isfinite(rate) and 0 < rate <= 1 for rate in self.learning_rates):
             raise ValueError(f"learning_rate={learning_rate!r} is not allowed; give values in (0, 1].")
@@ -224,7 +228,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
     def _build(self) -> None:
         """Makes the student and its training from the instance alone."""
         generator = torch.Generator().manual_seed(self.instance["seed"])
-        student = Student(self.instance["student_width"], generator=generator).to(self.device)
+        shape = STUDENTS[self.student] if self.student else {"width": self.instance["student_width"]}
+        student = Student(**shape, generator=generator).to(self.device)
         bank = self.task.bank
         if self.patches is not None and self.patches < len(bank):
             bank = bank[torch.randperm(len(bank), generator=generator)[: self.patches].numpy()]
@@ -419,6 +424,7 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
     * ``teacher``: name, file, ``module:Class`` or folder (`fusion_gym.teachers`), or a list of them to draw from.
     * ``reference``: the same; whose metric values the score is relative to.
     * ``student_width``, ``learning_rate``: one value, or a list to draw from.
+    * ``student``: "tiny", "small" or "base" trains a student of the family that is shipped, whatever the width.
     * ``episode_steps``, ``updates_per_step``, ``batch_size``, ``patch_size``: the budget of an episode.
     * ``patches``: size of the subset of patches that an episode learns from; None takes all.
     * ``actions``: the components that the agent sets; ``fixed``: physical values of the others.
