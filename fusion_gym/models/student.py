@@ -42,6 +42,10 @@ def bounded(image: Tensor) -> Tensor:
     return image + (clipped - image).detach() if torch.is_grad_enabled() else clipped
 
 
+def _active(x: Tensor, slope: float = SLOPE) -> Tensor:  # an argument, for TorchScript takes no global numbers
+    return F.leaky_relu(x, slope)
+
+
 class _Convolution(nn.Conv2d):
     """A convolution that draws no weights of its own, so that nothing is taken from torch's default generator."""
 
@@ -64,11 +68,11 @@ class _Level(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.before:
-            x = x + F.leaky_relu(conv(x), SLOPE)
+            x = x + _active(conv(x))
         for lower in self.lower:
             x = x + lower(x)
         for conv in self.after:
-            x = x + F.leaky_relu(conv(x), SLOPE)
+            x = x + _active(conv(x))
         return x
 
 
@@ -82,7 +86,7 @@ class _Lower(nn.Module):
         self.up = _Convolution(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.level(F.leaky_relu(self.down(F.avg_pool2d(x, 2)), SLOPE))
+        x = self.level(_active(self.down(F.avg_pool2d(x, 2))))
         return F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
 
 
@@ -127,9 +131,10 @@ class Student(nn.Module):
         levels = (COARSEST // stride).bit_length()
         self.multiple = COARSEST
         self.reach = (1 + depth) * sum(stride << level for level in range(levels)) + COARSEST + int(detail)
-        self.stem = _Convolution(2 * stride**2, width)
+        self.cell = stride**2  # channels that a source is folded into
+        self.stem = _Convolution(2 * self.cell, width)
         self.body = _Level(width, depth, levels)
-        self.head = _Convolution(width, (2 * int(detail) + 3) * stride**2, 1)
+        self.head = _Convolution(width, (2 * int(detail) + 3) * self.cell, 1)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -139,7 +144,7 @@ class Student(nn.Module):
                 nn.init.kaiming_normal_(module.weight, a=SLOPE, generator=generator)
                 nn.init.zeros_(module.get_parameter("bias"))
         nn.init.normal_(self.head.weight, std=0.001, generator=generator)
-        nn.init.constant_(self.head.get_parameter("bias")[: 2 * self.stride**2], 0.5)
+        nn.init.constant_(self.head.get_parameter("bias")[: 2 * self.cell], 0.5)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
@@ -149,9 +154,9 @@ class Student(nn.Module):
         if self.detail:
             fine = sources - F.avg_pool2d(sources, 3, stride=1, padding=1, count_include_pad=False)
             bases = torch.cat((folded, F.pixel_unshuffle(fine, self.stride)), dim=1)
-        maps = self.head(self.body(F.leaky_relu(self.stem(folded), SLOPE)))
-        gains, offset = maps.split((bases.shape[1], self.stride**2), dim=1)
-        for part in (gains * bases).split(self.stride**2, dim=1):
+        maps = self.head(self.body(_active(self.stem(folded))))
+        gains, offset = maps.split([bases.shape[1], self.cell], dim=1)
+        for part in (gains * bases).split(self.cell, dim=1):
             offset = offset + part
         fused = bounded(offset)  # still folded, so that one map is unfolded, not several
         return F.pixel_shuffle(fused, self.stride)[..., :height, :width]
