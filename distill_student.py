@@ -37,14 +37,16 @@ from fusion_gym.cli import (
     unused,
 )
 from fusion_gym.data import load_splits
+from fusion_gym.models.student import STUDENTS, save_student
+from fusion_gym.record import of_episode
 from fusion_gym.rules import RULES
 from fusion_gym.teachers import fuse_pair, fused_pairs
 
 ENVIRONMENT, DECISIONS = "FusionDistill-v0", 16
-CONFIG, STATE, DONE = "config.yml", "state.pt", "metrics.json"
+CONFIG, STATE, DONE, RECORD = "config.yml", "state.pt", "metrics.json", "episode.json"
 STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
 SETTINGS = (
-    *("agent", "data", "test", "teacher", "width", "updates", "decisions", "learning_rate", "batch_size"),
+    *("agent", "data", "test", "teacher", "student", "width", "updates", "decisions", "learning_rate", "batch_size"),
     *("env_kwargs", "seed", "device", "threads"),
 )
 
@@ -57,6 +59,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data", default="synthetic", help="folder of pairs, several joined by commas, or synthetic (the default)")
     add("--test", nargs="*", default=[], metavar="DATA", help="further data whose test pairs are reported on")
     add("--teacher", default="builtin", help="name, TorchScript or ONNX file, module:Class, or folder")
+    add("--student", choices=sorted(STUDENTS), help="one of the family that is shipped, instead of a --width")
     add("--width", type=int, default=12, help="channels of the student (default: 12)")
     add("--updates", type=int, default=3200, help="optimiser updates in all, rounded up (default: 3200)")
     add("--decisions", type=int, help="how often the agent is asked (default: as in its training, else 16)")
@@ -125,6 +128,7 @@ def make_env(config: dict[str, Any]) -> gym.Env:
     settings = {
         "data": config["data"],
         "teacher": config["teacher"],
+        "student": config["student"],
         "student_width": config["width"],
         "learning_rate": config["learning_rate"],
         "batch_size": config["batch_size"],
@@ -152,6 +156,8 @@ def train(env: Any, agent: Agent, config: dict[str, Any], out: Path, progress: b
     stretches, _ = rhythm(config)
     observation, info = env.reset(seed=config["seed"])
     log, seen, memory, action = [info], [], None, None
+    taken: list[Any] = []  # the actions
+    rewards: list[float] = []
     path = out / STATE
 
     def ask(what: np.ndarray, first: bool) -> tuple[np.ndarray, Any]:
@@ -162,7 +168,7 @@ def train(env: Any, agent: Agent, config: dict[str, Any], out: Path, progress: b
             saved = torch.load(path, weights_only=True)
             observation, *seen = (value.numpy() for value in saved["observations"])
             env.load_state(saved["env"])
-            log = saved["log"]
+            log, rewards, taken = saved["log"], saved["rewards"], list(saved["actions"].numpy())
         except Exception as error:  # torch and zipfile raise many classes for the many kinds of damage
             raise UserError(f"{path} is damaged; remove it and resume again, from the beginning.") from error
         for number, past in enumerate(seen):  # an agent with a memory comes to where it was
@@ -173,20 +179,29 @@ def train(env: Any, agent: Agent, config: dict[str, Any], out: Path, progress: b
         if step % stretches == 0:
             action, memory = ask(observation, step == 0)
             seen.append(observation)
-        observation, _, _, _, info = env.step(action)
+        observation, reward, _, _, info = env.step(action)
         log.append(info)
+        taken.append(action)
+        rewards.append(float(reward))
         if info["diverged"]:
             curves(log, out)
             raise UserError(
                 f"The student diverged after {log[-2]['student/updates']:.0f} updates, see {out / 'losses.png'}; "
                 "lower --learning-rate."
             )
-        state = {"observations": [torch.from_numpy(o) for o in (observation, *seen)], "log": log}
+        state = {
+            "observations": [torch.from_numpy(o) for o in (observation, *seen)],
+            "log": log,
+            "rewards": rewards,
+            "actions": torch.from_numpy(np.stack(taken)),
+            "env": env.save_state(),
+        }
         with files.atomic_path(path) as temporary:
-            torch.save({**state, "env": env.save_state()}, temporary)
+            torch.save(state, temporary)
         bar.update()
         bar.set_postfix(score=f"{info['score']:.3f}")
     bar.close()
+    of_episode(env, config["seed"], taken, rewards).save(out / RECORD)
     return log
 
 
@@ -270,9 +285,7 @@ def run(args: argparse.Namespace) -> None:
     plain: Any = env.unwrapped
     log = train(plain, agent, config, out, args.progress)
     student = plain.distiller.student.cpu().eval()
-    weights = {"width": student.width, "depth": student.depth, "weights": student.state_dict()}
-    with files.atomic_path(out / "student.pt") as temporary:
-        torch.save(weights, temporary)
+    save_student(student, out / "student.pt")
     made = ["student.pt"]
     if all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
         metadata = {"version": fusion_gym.__version__, "input": "luminance in [0, 1]", "config": json.dumps(config)}

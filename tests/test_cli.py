@@ -265,6 +265,14 @@ def test_a_killed_distillation_resumes_bit_for_bit(tmp_path, start):
     assert no_traces(tmp_path)
 
 
+def test_a_student_of_the_family(tmp_path):
+    from fusion_gym.models.student import STUDENTS, read_student
+
+    assert distil(tmp_path / "s", "--student", "tiny", updates=8) == 0
+    settings = read_student(tmp_path / "s" / "student.pt").settings
+    assert settings == {**settings, **STUDENTS["tiny"]}
+
+
 def test_divergence_ends_with_one_sentence(tmp_path, capsys, monkeypatch):
     from fusion_gym.distiller import Distiller, Stats
 
