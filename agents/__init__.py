@@ -16,7 +16,10 @@ import numpy as np
 from agents.scripted import SCHEDULES, make_schedule
 from fusion_gym.cli import UserError, nearest
 
-__all__ = ["Agent", "load_agent", "settings_of"]
+__all__ = ["SHIPPED", "Agent", "load_agent", "settings_of"]
+
+# Trained agents that come with the package, by name.
+SHIPPED: dict[str, str] = {name: str(Path(__file__).parent / f"{name}.zip") for name in ("ppo", "sac")}
 
 
 class Agent(Protocol):
@@ -47,8 +50,9 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     """Makes an agent for an environment.
 
     Args:
-        spec: A trained agent's zip file; a schedule (`agents.scripted`): ``constant``, ``linear``, ``cosine``,
-            ``curriculum``, ``random``, ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
+        spec: ``ppo`` or ``sac``, the trained agents that come with the package; a trained agent's zip file; a
+            schedule (`agents.scripted`): ``constant``, ``linear``, ``cosine``, ``curriculum``, ``random``,
+            ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
             (``constant:guidance=0.3,noise=0.5``, ``linear:guidance=1..0``), ``piecewise:FILE.yml``; or
             ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``, made as ``Class.load(FILE, env)``.
         env: The environment that the agent is to act in.
@@ -57,6 +61,7 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     Raises:
         UserError: If there is no such agent or it does not fit the environment.
     """
+    spec = SHIPPED.get(spec, spec)
     name, _, settings = spec.partition(":")
     if name in SCHEDULES:
         return make_schedule(name, settings, env.get_wrapper_attr("action_names"))
@@ -67,7 +72,7 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     if settings and not Path(spec).exists():
         return _own_agent(name, settings, env)
     raise UserError(
-        f"There is no agent {spec!r}: no such zip file, and no schedule of this name; {nearest(name, SCHEDULES)}"
+        f"There is no agent {spec!r}: no such zip file, and no name of one; {nearest(name, [*SCHEDULES, *SHIPPED])}"
     )
 
 
@@ -78,6 +83,7 @@ def settings_of(spec: str) -> dict[str, Any]:
         The environment's ``actions`` and ``fixed``, and ``decisions``, the length of an episode; nothing for agents
         that are not files of ours.
     """
+    spec = SHIPPED.get(spec, spec)
     if Path(spec).suffix != ".zip":
         return {}
     from agents.sb3 import read_description  # brings torch with it

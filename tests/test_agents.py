@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from agents import load_agent, sb3
+from agents import SHIPPED, load_agent, sb3
 from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
 from agents.environments import make_checked
 from agents.evaluation import evaluate, extremes
@@ -398,3 +398,16 @@ def test_cem_finds_the_best_constant_of_a_known_landscape():
     with tempfile.TemporaryDirectory() as folder:
         agent = cem.search(Known(), 30, 20, 5, 0, Path(folder) / "a.npz", progress=False)
     assert agent.predict(at(0))[0][0] == pytest.approx(0.6, abs=0.05)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_agents_load_by_name_and_tell_a_good_teacher_from_a_poor_one(name):
+    env = gym.make("FusionDistill-v0", data="synthetic-small", patch_size=32, patches=16, probe_pairs=2, probe_size=64)
+    agent = load_agent(name, env)
+    observation = env.reset(seed=0)[0]
+    guidance = []
+    for teacher_score in (1.0, 0.45):
+        observation[index("teacher_score")] = teacher_score
+        guidance.append(agent.predict(observation, deterministic=True)[0][0])
+    assert env.action_space.contains(agent.predict(observation, deterministic=True)[0])
+    assert guidance[0] > guidance[1]
