@@ -30,7 +30,7 @@ from harness import compare, machine, save, show
 import fusion_gym  # noqa: F401  (registers the ids)
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG = {"episode_steps": 10_000}  # no episode ends while it is timed
+LONG = {"episode_steps": 10_000, "student_width": 16}  # no episode ends while it is timed; all students cost the same
 
 
 def begun(make: Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
