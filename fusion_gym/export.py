@@ -1,26 +1,85 @@
-"""Exporting a student to files that run without this project; an export that does not agree with torch fails."""
+"""Exporting a student to files that run without this project: ``python -m fusion_gym.export --student small --out F``.
+
+An export that does not agree with torch fails, and nothing is written.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import logging
+import statistics
+import sys
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fusion_gym.files import atomic_path
+from fusion_gym.cli import guard
+from fusion_gym.data import load_splits
+from fusion_gym.files import atomic_path, atomic_write
+from fusion_gym.models.student import STUDENTS, Student, read_student, weights_of
+from fusion_gym.version import __version__
 
 OPSET = 18
 TOLERANCE = 1e-4  # of values in [0, 1]
 PARITY_SIZES = ((16, 16), (17, 31), (96, 128), (101, 75), (243, 322))  # height, width
+CHECK_SIZE = (480, 640)
+PAIRS = 16  # for calibration, and as many for measuring what quantisation costs
+GRAPH = f"{__version__}-{OPSET}-1"  # changes whenever the exported graph does
 
 
 class ExportError(ValueError):
     """An export that is impossible or that failed its check; the message is one sentence."""
+
+
+class WithColour(nn.Module):
+    """A student for colour: fuses the luminance and keeps the visible image's chroma (Y, Cr, Cb of BT.601).
+
+    Args:
+        student: The student in luminance.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
+        """Fuses infrared (N, 1, H, W) and visible RGB (N, 3, H, W), in [0, 1] each, into RGB."""
+        red, green, blue = vi.split(1, dim=1)
+        luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+        # With the same chroma, every channel changes by what the luminance does.
+        return (vi + (self.student(ir, luminance) - luminance)).clamp(0.0, 1.0)
+
+
+def describe(student: Student) -> dict[str, str]:
+    """What an exported file says about itself."""
+    return {
+        "version": __version__,
+        "student": json.dumps(student.settings),
+        "input": "luminance in [0, 1]: 8-bit values divided by 255",
+        "reach": str(student.reach),
+        "multiple": str(student.multiple),
+    }
+
+
+def parity_pairs(channels: int = 1, sizes: Sequence[tuple[int, int]] = PARITY_SIZES) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random sources of several sizes, odd ones among them, one pair or two at a time."""
+    generator = torch.Generator().manual_seed(0)
+    for index, size in enumerate(sizes):
+        count = 1 + index % 2
+        yield torch.rand(count, 1, *size, generator=generator), torch.rand(count, channels, *size, generator=generator)
+
+
+def _require(deviation: float, what: str) -> None:
+    if not deviation <= TOLERANCE:
+        raise ExportError(f"The {what} deviates from torch by {deviation:.2g} (allowed: {TOLERANCE:g}): not written.")
 
 
 @contextlib.contextmanager
@@ -37,63 +96,255 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _parity_pairs() -> Iterator[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    for index, size in enumerate(PARITY_SIZES):
-        shape = (1 + index % 2, 1, *size)
-        yield torch.rand(shape, generator=generator), torch.rand(shape, generator=generator)
+def _unfolded(image: Any, downscale_factor: int) -> Any:
+    """Pixel-unshuffle as a strided convolution with ones: runtimes do it several times faster than a transposition."""
+    import onnx
+    from onnxscript import opset18
+
+    channels, cells = int(image.shape[1]), downscale_factor**2
+    kernel = np.zeros((channels, cells, channels, cells), np.float32)
+    for channel in range(channels):
+        kernel[channel, :, channel] = np.eye(cells)
+    kernel = kernel.reshape(channels * cells, channels, downscale_factor, downscale_factor)
+    ones = opset18.Constant(value=onnx.numpy_helper.from_array(kernel))
+    return opset18.Conv(image, ones, strides=[downscale_factor, downscale_factor])
 
 
 @torch.no_grad()
-def export_onnx(student: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> float:
-    """Writes an ONNX file with free batch, height and width, and checks it against torch.
+def onnx_model(student: nn.Module, metadata: Mapping[str, str], channels: int = 1) -> Any:
+    """The student as an ONNX model with free batch, height and width.
 
-    Inputs ``ir`` and ``vi``, output ``fused``: float32 (N, 1, H, W) in [0, 1], H and W from 16 pixels.
+    Inputs ``ir`` and ``vi``, output ``fused``: float32 (N, C, H, W) in [0, 1]; C is 1 but for a colour ``vi``.
 
     Args:
         student: The network, on the CPU.
-        path: The file to write.
-        metadata: Text by key, stored in the file.
-
-    Returns:
-        The largest deviation from torch over sizes from 16×16 on, odd ones among them.
+        metadata: Text by key, stored in the model.
+        channels: Channels of the visible image.
 
     Raises:
-        ExportError: If ONNX is not installed, or the file deviates by more than `TOLERANCE`; nothing is written.
-        fusion_gym.files.FileError: If the file cannot be written.
+        ExportError: If ONNX is not installed.
     """
     try:
         import onnx
-        import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise ExportError(f"ONNX export needs {error.name}: pip install 'fusion-gym[deploy]'.") from error
-    student = student.eval()
-    free = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    example = torch.rand(2, 1, 48, 64, generator=torch.Generator().manual_seed(1))
+    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    generator = torch.Generator().manual_seed(1)
+    # Two tensors, for the exporter takes one tensor given twice as one input.
+    example = tuple(torch.rand(2, count, 48, 64, generator=generator) for count in (1, channels))
     with _quiet():
         program = torch.onnx.export(
-            student,
-            (example, example.flip(3)),
+            student.eval(),
+            example,
             input_names=["ir", "vi"],
             output_names=["fused"],
             opset_version=OPSET,
-            dynamic_shapes=({**free}, {**free}),
+            dynamic_shapes=(free, dict(free)),
+            custom_translation_table={torch.ops.aten.pixel_unshuffle.default: _unfolded},
             dynamo=True,
             verbose=False,
         )
     assert program is not None  # it is only with the deprecated exporter
     model = program.model_proto
-    onnx.helper.set_model_props(model, dict(metadata or {}))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    deviation = 0.0
-    for ir, vi in _parity_pairs():
-        fused = session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0]
-        deviation = max(deviation, float(np.abs(fused - student(ir, vi).numpy()).max()))
-    if not deviation <= TOLERANCE:
-        raise ExportError(
-            f"The ONNX model deviates from torch by {deviation:.2g} (allowed: {TOLERANCE:g}): not written."
-        )
-    with atomic_path(path) as temporary:
-        onnx.save(model, str(temporary))
+    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")  # the exporter's notes name files on this machine
+        part.ClearField("doc_string")
+    onnx.helper.set_model_props(model, dict(metadata))
+    return model
+
+
+@torch.no_grad()
+def onnx_deviation(model: bytes, student: nn.Module, channels: int = 1) -> float:
+    """Largest difference of a model's output from torch's, over `parity_pairs`.
+
+    Raises:
+        fusion_gym.models.student.StudentError: If ONNX Runtime is not installed or cannot load the model.
+    """
+    from fusion_gym.fuser import onnx_session
+
+    session = onnx_session(model, threads=1)
+    return max(
+        float(np.abs(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0] - student(ir, vi).numpy()).max())
+        for ir, vi in parity_pairs(channels)
+    )
+
+
+def export_onnx(
+    student: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None, colour: bool = False
+) -> float:
+    """Writes an ONNX file as `onnx_model` describes it, checked against torch.
+
+    Args:
+        student: The network in luminance, on the CPU.
+        path: The file to write.
+        metadata: Text by key, stored in the file.
+        colour: Whether the visible image and the result are RGB.
+
+    Returns:
+        The largest deviation from torch over several sizes, odd ones among them.
+
+    Raises:
+        ExportError: If ONNX is not installed, or the model deviates by more than `TOLERANCE`; nothing is written.
+        fusion_gym.files.FileError: If the file cannot be written.
+    """
+    channels = 3 if colour else 1
+    network = WithColour(student) if colour else student
+    content = onnx_model(network, metadata or {}, channels).SerializeToString()
+    deviation = onnx_deviation(content, network, channels)
+    _require(deviation, "ONNX model")
+    atomic_write(path, content)
     return deviation
+
+
+@torch.no_grad()
+def export_torchscript(student: nn.Module, path: str | Path, colour: bool = False) -> float:
+    """Writes a TorchScript file, checked against torch; see `export_onnx`."""
+    network = (WithColour(student) if colour else student).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and still what many runtimes load
+        scripted = torch.jit.script(network)
+        with atomic_path(path) as temporary:
+            torch.jit.save(scripted, str(temporary))
+            loaded = torch.jit.load(str(temporary))
+            deviation = max(
+                float((loaded(ir, vi) - network(ir, vi)).abs().max()) for ir, vi in parity_pairs(3 if colour else 1)
+            )
+            _require(deviation, "TorchScript file")
+    return deviation
+
+
+def macs_per_pixel(student: nn.Module) -> float:
+    """Multiply-accumulate operations of the convolutions, per pixel of a source."""
+    total = 0
+
+    def count(module: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        total += output.numel() * module.weight[0].numel()
+
+    hooks = [module.register_forward_hook(count) for module in student.modules() if isinstance(module, nn.Conv2d)]
+    with torch.no_grad():
+        student(torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64))
+    for hook in hooks:
+        hook.remove()
+    return total / 64**2
+
+
+def latency(run: Any, repetitions: int = 20) -> float:
+    """Median seconds of a call, after two calls that are not counted."""
+    took = []
+    for _ in range(repetitions + 2):
+        start = time.perf_counter()
+        run()
+        took.append(time.perf_counter() - start)
+    return statistics.median(took[2:])
+
+
+@torch.no_grad()
+def check(student: Student) -> str:
+    """Weights, operations and latency on this machine, in words."""
+    from fusion_gym.fuser import onnx_session
+
+    height, width = CHECK_SIZE
+    ir, vi = (image.contiguous() for image in torch.rand(2, 1, 1, height, width).unbind(0))
+    content = onnx_model(student, describe(student)).SerializeToString()
+    feed = {"ir": ir.numpy(), "vi": vi.numpy()}
+    lines = [
+        f"{sum(weight.numel() for weight in student.parameters()):,} weights",
+        f"{macs_per_pixel(student) / 1e3:.3g} GMAC per megapixel",
+        f"ONNX deviates from torch by at most {onnx_deviation(content, student):.1g}",
+    ]
+    before = torch.get_num_threads()
+    for threads in sorted({1, before}):
+        session = onnx_session(content, threads)
+        torch.set_num_threads(threads)
+        times = latency(lambda: student(ir, vi)), latency(lambda session=session: session.run(None, feed))
+        plain, fast = (f"{1e3 * seconds:.1f} ms" for seconds in times)
+        lines.append(f"{width}x{height}, {threads} thread{'s' * (threads > 1)}: torch {plain}, ONNX Runtime {fast}")
+    torch.set_num_threads(before)
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m fusion_gym.export", description=__doc__)
+    parser.add_argument("--student", default="small", help=f"{', '.join(STUDENTS)}, or a weights file (.pt)")
+    parser.add_argument("--out", type=Path, help="the file: .onnx, or .ts for TorchScript")
+    parser.add_argument("--rgb", action="store_true", help="the visible image and the result in RGB, not luminance")
+    parser.add_argument("--int8", action="store_true", help="quantise the ONNX model, and measure what that costs")
+    parser.add_argument(
+        "--data", default="synthetic", help="pairs that int8 is calibrated (train) and measured (test) on"
+    )
+    parser.add_argument("--check", action="store_true", help="print weights, operations and latency here")
+    args = parser.parse_args(argv)
+    if args.out is None and not args.check:
+        parser.error("give --out FILE.onnx, --check, or both")
+    if args.out is not None and args.out.suffix.lower() not in (".onnx", ".ts"):
+        parser.error(f"--out {args.out} must end in .onnx or .ts")
+    if args.int8 and (args.out is None or args.out.suffix.lower() != ".onnx" or args.rgb):
+        parser.error("--int8 needs --out FILE.onnx, in luminance")
+    return args
+
+
+def export_int8(student: Student, path: Path, data: str) -> str:
+    """Writes a quantised ONNX file and says what it costs in quality and gains in speed.
+
+    Args:
+        student: The student.
+        path: The file to write.
+        data: Pairs, as `fusion_gym.data.load_splits` takes them.
+
+    Raises:
+        ExportError: If the float model does not agree with torch.
+    """
+    from fusion_gym.fuser import onnx_session
+    from fusion_gym.quantize import metric_ratios, quantised
+
+    splits = load_splits(data)
+    train, test = (part[:: -(-len(part) // PAIRS)] for part in (splits.train or splits.test, splits.test))
+    model = onnx_model(student, describe(student))
+    plain = model.SerializeToString()
+    _require(onnx_deviation(plain, student), "ONNX model")
+    content = quantised(model, train)
+    sessions = onnx_session(plain, threads=1), onnx_session(content, threads=1)
+    ratios = metric_ratios(sessions[0], sessions[1], test)
+    height, width = CHECK_SIZE
+    feed = {name: np.random.default_rng(0).random((1, 1, height, width), np.float32) for name in ("ir", "vi")}
+    times = [f"{1e3 * latency(lambda one=one: one.run(None, feed)):.1f} ms" for one in sessions]
+    atomic_write(path, content)
+    return (
+        f"int8 keeps {100 * statistics.mean(ratios.values()):.2f} % of the mean metric on {len(test)} test pairs ("
+        + ", ".join(f"{name} {100 * ratio:.1f}" for name, ratio in ratios.items())
+        + f"); {width}x{height}, 1 thread: {times[1]}, float {times[0]}"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does what the command line asks."""
+    student = read_student(weights_of(args.student))
+    if args.check:
+        print(check(student))
+    if args.out is None:
+        return
+    if args.int8:
+        print(export_int8(student, args.out, args.data))
+    else:
+        if args.out.suffix.lower() == ".onnx":
+            deviation = export_onnx(student, args.out, describe(student), args.rgb)
+        else:
+            deviation = export_torchscript(student, args.out, args.rgb)
+        print(f"deviates from torch by at most {deviation:.1g} (allowed: {TOLERANCE:g})")
+    kind = "infrared and visible RGB to RGB" if args.rgb else "infrared and visible luminance to luminance"
+    print(f"{args.out} ({args.out.stat().st_size:,} bytes) fuses {kind}, float32 (N, C, H, W) in [0, 1].")
+    if args.out.suffix.lower() == ".onnx" and not args.rgb:
+        print(f"Next: python -m fusion_gym.fuse --student {args.out} --ir A --vi B --out C")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; a user's mistake gives one sentence and exit code 2."""
+    return guard("export", lambda: run(parse(argv)), "Stopped; nothing was written.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

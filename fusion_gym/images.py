@@ -1,4 +1,4 @@
-"""Reading and writing images: 8-bit arrays in, 8-bit arrays out, one clear sentence where that is impossible."""
+"""Reading and writing images of 8 or 16 bit, with one clear sentence where that is impossible."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fusion_gym.files import atomic_write
 MAX_PIXELS = 2**26
 MIN_SIDE = 16
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that hold 16 bit
 
 
 class ImageError(ValueError):
@@ -60,18 +61,18 @@ def _claimed_tiff(data: bytes) -> tuple[int, int] | None:
     return (size[256], size[257]) if len(size) == 2 else None
 
 
-def read_image(path: str | Path, min_side: int = MIN_SIDE) -> np.ndarray:
+def read_image(path: str | Path, min_side: int = MIN_SIDE, keep_depth: bool = False) -> np.ndarray:
     """Reads a PNG, JPEG, BMP or TIFF file.
 
-    16-bit values are scaled to 8 bit by their full range, an alpha channel is ignored, and EXIF orientation is
-    respected.
+    An alpha channel is ignored, and EXIF orientation is respected.
 
     Args:
         path: The file.
         min_side: Smallest width and height, in pixels.
+        keep_depth: Whether 16-bit values stay as they are; else they are scaled to 8 bit by their full range.
 
     Returns:
-        uint8 (H, W) for a gray image, (H, W, 3) in OpenCV's BGR order for a colour one.
+        uint8 (or uint16 where it is kept), (H, W) for a gray image, (H, W, 3) in OpenCV's BGR order for a colour one.
 
     Raises:
         ImageError: If the file cannot be read, is no image, or is too small or too large.
@@ -95,13 +96,13 @@ def read_image(path: str | Path, min_side: int = MIN_SIDE) -> np.ndarray:
     if min(image.shape[:2]) < min_side:
         shape = f"{image.shape[1]}x{image.shape[0]}"
         raise ImageError(f"{path} is {shape} pixels; at least {min_side}x{min_side} are needed: remove it.")
-    if image.dtype == np.uint16:
+    if image.dtype == np.uint16 and not keep_depth:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return image
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """Luminance of an 8-bit image: uint8 (H, W) or BGR (H, W, 3) to uint8 (H, W), the Y of OpenCV's YCrCb."""
+    """Luminance of an image: (H, W) or BGR (H, W, 3) to (H, W) of the same dtype, the Y of OpenCV's YCrCb."""
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
@@ -114,11 +115,11 @@ def restore_colour(fused: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Puts the visible image's colour on a fused luminance.
 
     Args:
-        fused: Luminance, uint8 (H, W).
-        visible: BGR, uint8 (H, W, 3); a gray one gives the fused image as it is.
+        fused: Luminance, (H, W); uint8, uint16, or float32 in [0, 1].
+        visible: BGR, (H, W, 3) of the same dtype; a gray one gives the fused image as it is.
 
     Returns:
-        BGR, uint8 (H, W, 3), or (H, W).
+        BGR, (H, W, 3), or (H, W), of the same dtype.
     """
     if visible.ndim == 2:
         return fused
@@ -128,7 +129,11 @@ def restore_colour(fused: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Writes a uint8 image, (H, W) or BGR (H, W, 3), in the format of the suffix, whole or not at all.
+    """Writes an image, (H, W) or BGR (H, W, 3), in the format of the suffix, whole or not at all.
+
+    Args:
+        path: The file.
+        image: uint8, or uint16 for the formats of `DEEP_SUFFIXES`.
 
     Raises:
         ImageError: If the format is unknown or does not take such an image.
@@ -137,6 +142,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ImageError(f"{path} has no known image suffix; use one of {', '.join(SUFFIXES)}.")
+    if image.dtype == np.uint16 and path.suffix.lower() not in DEEP_SUFFIXES:
+        raise ImageError(f"{path} cannot hold 16 bit; use one of {', '.join(DEEP_SUFFIXES)}, or 8 bit.")
     ok, data = cv2.imencode(path.suffix, image)
     if not ok:
         raise ImageError(f"{path} cannot be encoded from an array of shape {image.shape}.")

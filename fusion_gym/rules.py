@@ -139,3 +139,14 @@ RULES: dict[str, Fuse] = {
     "rule:guided": guided,
     "rule:poor": poor,
 }
+
+# What cutting an image into tiles must respect, in pixels: from how far a pixel has an effect, and where tiles start.
+_PYRAMID_REACH = 4 * 2**PYRAMID_LEVELS  # each level's filters, down and up, reach two of its cells
+_GUIDED_REACH = BASE_SIZE // 2 + 6 + 2 * BASE_FILTER[0]  # base, saliency, both means of the guided filter
+TILING: dict[str, tuple[int, int]] = {
+    "rule:mean": (0, 1),
+    "rule:max": (0, 1),
+    "rule:laplacian": (_PYRAMID_REACH, 2**PYRAMID_LEVELS),
+    "rule:guided": (_GUIDED_REACH, 1),
+    "rule:poor": (2, 1),
+}

@@ -1,0 +1,252 @@
+"""Fuses images, folders, numbered frames or videos: ``python -m fusion_gym.fuse --ir A --vi B --out C``.
+
+A and B are two images, two folders (paired by name), two patterns of numbered files (ir_%04d.png) or two videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from fusion_gym.cli import UserError, guard
+from fusion_gym.data import pair_folders
+from fusion_gym.fuser import BACKENDS, DEFAULT, Fuser, load_student
+from fusion_gym.images import DEEP_SUFFIXES, luminance, read_image, write_image
+from fusion_gym.models.student import STUDENTS
+from fusion_gym.rules import RULES
+from fusion_gym.video import SUFFIXES as VIDEO_SUFFIXES
+from fusion_gym.video import VideoPair, ahead, write_video
+
+_NUMBER = re.compile(r"%0?\d*d")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Two files to fuse, and the file to make of them."""
+
+    ir: Path
+    vi: Path
+    out: Path
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m fusion_gym.fuse", description=__doc__)
+    parser.add_argument("--ir", required=True, help="infrared: image, folder, pattern or video")
+    parser.add_argument("--vi", required=True, help="visible: the same kind")
+    parser.add_argument("--out", required=True, help="image, folder, pattern or video to make")
+    names = ", ".join((*STUDENTS, *RULES))
+    parser.add_argument("--student", default=DEFAULT, help=f"{names}, or a .pt or .onnx file (default: {DEFAULT})")
+    parser.add_argument("--backend", choices=BACKENDS, help="default: onnx for .onnx files, torch for all else")
+    parser.add_argument("--threads", type=int, help="threads of the computation")
+    parser.add_argument("--tile", type=int, help="side of tiles, for images that need too much memory")
+    parser.add_argument("--align", choices=("resize",), help="scale the infrared to the visible image's size")
+    parser.add_argument("--depth", type=int, choices=(8, 16), help="bits of the result (default: the sources')")
+    parser.add_argument(
+        "--ir-range",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="counts of a 16-bit infrared shown black and white",
+    )
+    parser.add_argument("--colour", action=argparse.BooleanOptionalAction, default=True, help="the visible's colour")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True)
+    args = parser.parse_args(argv)
+    if args.ir_range is not None and not 0 <= args.ir_range[0] < args.ir_range[1] <= 65535:
+        parser.error(f"--ir-range {args.ir_range[0]} {args.ir_range[1]} must rise within 0 to 65535")
+    return args
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _numbered(pattern: str) -> dict[int, Path]:
+    """The files of a pattern by their number."""
+    path = Path(pattern)
+    if len(_NUMBER.findall(path.name)) != 1 or _NUMBER.search(str(path.parent)):
+        raise UserError(f"The pattern {pattern} must have one number, such as %04d, in the file's name.")
+    before, after = _NUMBER.split(path.name)
+    known = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    if not path.parent.is_dir():
+        raise UserError(f"The folder {path.parent} does not exist.")
+    found = {}
+    for file in path.parent.iterdir():
+        match = known.fullmatch(file.name)
+        if match and path.name % int(match[1]) == file.name:
+            found[int(match[1])] = file
+    if not found:
+        raise UserError(f"No file fits the pattern {pattern}.")
+    return dict(sorted(found.items()))
+
+
+def _number_jobs(ir: str, vi: str, out: str) -> list[Job]:
+    infrared, visible = _numbered(ir), _numbered(vi)
+    for here, there, pattern in ((infrared, visible, vi), (visible, infrared, ir)):
+        missing = [number for number in here if number not in there]
+        if missing:
+            raise UserError(
+                f"Frame {missing[0]} is missing in {pattern} ({len(missing)} in all); add it, or remove it."
+            )
+    if not _NUMBER.search(out):
+        return [Job(file, visible[number], Path(out) / file.name) for number, file in infrared.items()]
+    name = Path(out).name
+    if len(_NUMBER.findall(name)) != 1:
+        raise UserError(f"The pattern {out} must have one number, such as %04d, in the file's name.")
+    return [Job(file, visible[number], Path(out).with_name(name % number)) for number, file in infrared.items()]
+
+
+def find_jobs(ir: str, vi: str, out: str) -> list[Job]:
+    """The pairs of image files that the arguments name.
+
+    Raises:
+        UserError: If they are missing or not of one kind.
+        fusion_gym.data.DataError: If folders do not pair up.
+    """
+    patterns = [bool(_NUMBER.search(text)) for text in (ir, vi)]
+    if all(patterns):
+        return _number_jobs(ir, vi, out)
+    for text, pattern in zip((ir, vi), patterns, strict=True):
+        if not pattern and not Path(text).exists():
+            raise UserError(f"{text} does not exist.")
+    if any(patterns) or Path(ir).is_dir() != Path(vi).is_dir():
+        raise UserError(f"{ir} and {vi} are not of one kind; give two images, folders, patterns or videos.")
+    if Path(ir).is_dir():
+        if Path(out).is_file():
+            raise UserError(f"{out} is a file; give a folder for the images of {ir}.")
+        return [Job(pair.ir, pair.vi, Path(out) / pair.name) for pair in pair_folders(ir, vi)]
+    as_folder = Path(out).is_dir() or not Path(out).suffix
+    return [Job(Path(ir), Path(vi), Path(out) / Path(ir).name if as_folder else Path(out))]
+
+
+def check_outputs(sources: Sequence[Path], outputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuses to lose what is there, and makes the folders of the outputs.
+
+    Raises:
+        UserError: If an output is a source, or exists and may not be replaced.
+    """
+    used = {path.resolve() for path in sources}
+    for out in outputs:
+        if out.resolve() in used:
+            raise UserError(f"{out} is one of the sources; give another --out.")
+        if out.exists() and not overwrite:
+            raise UserError(f"{out} exists; give --overwrite, or another --out.")
+    for folder in {out.parent for out in outputs}:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _aligned(ir: np.ndarray, vi: np.ndarray, align: str | None, names: str) -> np.ndarray:
+    """The infrared in the visible image's size."""
+    if ir.shape[:2] == vi.shape[:2]:
+        return ir
+    if align is None:
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (ir, vi)]
+        raise UserError(f"{names} are {sizes[0]} and {sizes[1]} pixels; register them, or give --align resize.")
+    smaller = ir.shape[0] > vi.shape[0]
+    return cv2.resize(ir, vi.shape[1::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def read_pair(job: Job, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """The two images of a job, of one size: the infrared gray, the visible as the result is to be.
+
+    Raises:
+        UserError: If the sizes differ and may not be aligned.
+        fusion_gym.images.ImageError: If an image cannot be read.
+    """
+    ir = luminance(read_image(job.ir, min_side=1, keep_depth=True))
+    vi = read_image(job.vi, min_side=1, keep_depth=True)
+    if ir.dtype == np.uint16 and args.ir_range is not None:
+        low, high = args.ir_range
+        ir = np.rint((np.clip(ir, low, high).astype(np.float32) - low) * (65535 / (high - low))).astype(np.uint16)
+    return _aligned(ir, vi, args.align, f"{job.ir} and {job.vi}"), vi if args.colour else luminance(vi)
+
+
+def _in_depth(image: np.ndarray, depth: int | None, suffix: str) -> np.ndarray:
+    """The image in the depth that is asked for, or else in the deepest that it has and the format holds."""
+    if depth == 16 and image.dtype == np.uint8:
+        return image.astype(np.uint16) * 257
+    if image.dtype == np.uint16 and (depth == 8 or (depth is None and suffix.lower() not in DEEP_SUFFIXES)):
+        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return image
+
+
+def fuse_files(jobs: Sequence[Job], fuser: Fuser, args: argparse.Namespace) -> str:
+    """Fuses pairs of image files; what was made, in words."""
+    check_outputs([path for job in jobs for path in (job.ir, job.vi)], [job.out for job in jobs], args.overwrite)
+    dull, shape, bits, start = "", (0, 0), 8, time.perf_counter()
+    pairs = ahead(read_pair(job, args) for job in jobs)
+    bar = tqdm(pairs, total=len(jobs), unit="frame", desc="fuse", disable=not args.progress or len(jobs) < 2)
+    for job, (ir, vi) in zip(jobs, bar, strict=True):
+        if ir.dtype == np.uint16 and args.ir_range is None and not dull and np.ptp(ir) < 65535 // 8:
+            dull = f"{job.ir} uses the counts {ir.min()} to {ir.max()} only; --ir-range shows them from black to white."
+        if args.depth == 16:
+            ir, vi = (_in_depth(image, 16, "") for image in (ir, vi))
+        fused = _in_depth(fuser(ir, vi), args.depth, job.out.suffix)
+        write_image(job.out, fused)
+        shape, bits = fused.shape[:2], 8 * fused.itemsize
+    seconds = time.perf_counter() - start
+    if dull:
+        print(dull, file=sys.stderr)
+    kind = f"{shape[1]}x{shape[0]}, {bits} bit, {fuser.name}"
+    if len(jobs) == 1:
+        return f"The fused image is {jobs[0].out} ({kind})."
+    return (
+        f"{len(jobs)} fused images are in {jobs[0].out.parent} ({kind}, {len(jobs) / seconds:.1f} frames per second)."
+    )
+
+
+def fuse_videos(fuser: Fuser, args: argparse.Namespace) -> str:
+    """Fuses two video files; what was made, in words."""
+    out = Path(args.out)
+    if not _is_video(out):
+        raise UserError(f"{out} has no video suffix; use one of {', '.join(VIDEO_SUFFIXES)}.")
+    if args.depth == 16:
+        raise UserError("Videos have 8 bit; leave out --depth 16.")
+    pair = VideoPair(Path(args.ir), Path(args.vi))
+    check_outputs(list(pair.paths.values()), [out], args.overwrite)
+
+    def fused() -> Iterator[np.ndarray]:
+        bar = tqdm(ahead(pair), total=pair.count or None, unit="frame", desc="fuse", disable=not args.progress)
+        for ir, vi in bar:
+            ir = _aligned(luminance(ir), vi, args.align, f"The frames of {args.ir} and {args.vi}")
+            yield fuser(ir, vi if args.colour else luminance(vi))
+
+    start = time.perf_counter()
+    try:
+        count, sound = write_video(out, ahead(fused()), pair.rate, pair.paths["visible"])
+    finally:
+        pair.close()
+    if pair.leftover:
+        print(f"The {pair.leftover} video goes on after frame {count}; the rest of it is left out.", file=sys.stderr)
+    speed = count / (time.perf_counter() - start)
+    made = f"{count} frames at {pair.rate:g} per second, {sound}"
+    return f"The fused video is {out} ({made}; {fuser.name}, {speed:.1f} frames per second)."
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does what the command line asks."""
+    videos = [_is_video(Path(text)) for text in (args.ir, args.vi)]
+    if any(videos) and not all(videos):
+        raise UserError(f"{args.ir} and {args.vi} are not of one kind; give two images, folders, patterns or videos.")
+    jobs = [] if all(videos) else find_jobs(args.ir, args.vi, args.out)
+    fuser = load_student(args.student, args.backend, args.threads, args.tile)
+    print(fuse_videos(fuser, args) if all(videos) else fuse_files(jobs, fuser, args))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; a user's mistake gives one sentence and exit code 2."""
+    return guard("fuse", lambda: run(parse(argv)), "Stopped; the images that were finished are kept.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
