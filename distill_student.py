@@ -288,7 +288,7 @@ def run(args: argparse.Namespace) -> None:
     save_student(student, out / "student.pt")
     made = ["student.pt"]
     if all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
-        metadata = {"version": fusion_gym.__version__, "input": "luminance in [0, 1]", "config": json.dumps(config)}
+        metadata = {**export.describe(student), "config": json.dumps(config)}
         export.export_onnx(student, out / "student.onnx", metadata)
         made.append("student.onnx")
     else:

@@ -33,7 +33,7 @@ STATISTICS, SIMILARITY = TABLE[:4], TABLE[4:]
 def load(spec: str) -> Callable[..., Any]:
     """A fusion function: what `load_teacher` takes, or ``student:SPEC``."""
     if spec.startswith("student:"):
-        from fusion_gym.models.student import load_student
+        from fusion_gym.fuser import load_student
 
         return load_student(spec.removeprefix("student:"))
     return load_teacher(spec)

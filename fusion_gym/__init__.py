@@ -3,11 +3,16 @@
 Importing this package registers ``FusionDistill-v0`` and ``FusionDistillFast-v0``; it does not import torch.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from gymnasium.envs.registration import register, registry
 
 from fusion_gym.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from fusion_gym.fuser import load_student
+
+__all__ = ["__version__", "load_student"]
 
 _ENVIRONMENTS: dict[str, dict[str, object]] = {
     "FusionDistill-v0": {},
@@ -31,3 +36,11 @@ for _id, _kwargs in _ENVIRONMENTS.items():
             vector_entry_point="fusion_gym.population:FusionDistillVectorEnv",
             kwargs=_kwargs,
         )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_student":  # loaded on first use, for it imports torch
+        from fusion_gym.fuser import load_student
+
+        return load_student
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
