@@ -111,4 +111,4 @@ def centred(batch: Batch) -> Tensor:
 
 def quantised(batch: Batch) -> Batch:
     """The images at their 8-bit levels, as floats without a gradient."""
-    return batch.like((batch.pixels.detach() + 0.5).floor().clamp(0, 255))
+    return batch.like((batch.pixels.detach() + 0.5).floor_().clamp_(0, 255))

@@ -13,6 +13,7 @@ from fusion_gym.metrics.gradients import sobel
 # Gain, slope and centre of the two sigmoids (Xydeas and Petrovic 2000).
 STRENGTH = (0.9994, 15.0, 0.5)
 ORIENTATION = (0.9879, 22.0, 0.8)
+GAIN = STRENGTH[0] * ORIENTATION[0]
 # What is left of a perfectly preserved edge: no sigmoid reaches its gain.
 LARGEST = math.prod(gain / (1 + math.exp(-slope * (1 - centre))) for gain, slope, centre in (STRENGTH, ORIENTATION))
 # Added to squared strengths of 0 to 2e6: no edge is so weak that its orientation and its weight are undefined.
@@ -21,21 +22,20 @@ FLOOR = 1e-12
 
 def edges(batch: Batch, mode: str, floor: float) -> tuple[Tensor, Tensor]:
     """Strength of the edges and their orientation from -1 to 1, in right angles; (N, C, H, W) each."""
-    across, down = batch.of(sobel, mode)
+    across, down = sobel(batch, mode)
     upright = across == 0
     orientation = (down / torch.where(upright, 1.0, across)).atan() * (2 / math.pi)
     return root(across * across + down * down + floor), torch.where(upright, -1.0, orientation)
 
 
 def _preserved(ratio: Tensor, aligned: Tensor) -> Tensor:
-    """The product of the sigmoids of both terms, whose memory it takes."""
+    """The product of the sigmoids of both terms, whose memory it takes; without their gains: see `GAIN`."""
     strength = ratio.sub_(STRENGTH[2]).mul_(STRENGTH[1]).sigmoid_()
-    orientation = aligned.sub_(ORIENTATION[2]).mul_(ORIENTATION[1]).sigmoid_()
-    return (strength * orientation).mul_(STRENGTH[0] * ORIENTATION[0])
+    return strength * aligned.sub_(ORIENTATION[2]).mul_(ORIENTATION[1]).sigmoid_()
 
 
 def preservation(fused: Batch, sources: Batch) -> Tensor:
-    """How well each edge of each source is preserved, (N, 2, H, W) from 0 to 1."""
+    """How well each edge of each source is preserved, (N, 2, H, W), in units of `GAIN`."""
     strength, orientation = fused.of(edges, "replicate", FLOOR)
     wanted, direction = sources.of(edges, "replicate", FLOOR)
     ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted)
@@ -52,26 +52,26 @@ def _weights(sources: Batch) -> tuple[Tensor, Tensor]:
 def edge_transfers(fused: Batch, sources: Batch) -> Tensor:
     """Qabf for each source by itself, (N, 2)."""
     weights, totals = sources.of(_weights)
-    return (fused.of(preservation, sources) * weights).sum((-2, -1)) / totals
+    return GAIN * (preservation(fused, sources) * weights).sum((-2, -1)) / totals
 
 
 def edge_transfer(fused: Batch, sources: Batch) -> Tensor:
     """Qabf, (N,): both sources weighed together."""
     totals = sources.of(_weights)[1]
-    return (fused.of(edge_transfers, sources) * totals).sum(1) / totals.sum(1)
+    return (edge_transfers(fused, sources) * totals).sum(1) / totals.sum(1)
 
 
 def edge_artefacts(fused: Batch, sources: Batch) -> Tensor:
     """Nabf for each source by itself, (N, 2)."""
     weights, totals = sources.of(_weights)
     invented = fused.of(edges, "replicate", FLOOR)[0] > weights.amax(1, keepdim=True)
-    return ((1 - fused.of(preservation, sources)) * weights * invented).sum((-2, -1)) / totals
+    return ((1 - GAIN * preservation(fused, sources)) * weights * invented).sum((-2, -1)) / totals
 
 
 def edge_artefact(fused: Batch, sources: Batch) -> Tensor:
     """Nabf, (N,): both sources weighed together."""
     totals = sources.of(_weights)[1]
-    return (fused.of(edge_artefacts, sources) * totals).sum(1) / totals.sum(1)
+    return (edge_artefacts(fused, sources) * totals).sum(1) / totals.sum(1)
 
 
 def edge_transfer_evaluator(fused: Batch, sources: Batch) -> Tensor:
@@ -82,4 +82,4 @@ def edge_transfer_evaluator(fused: Batch, sources: Batch) -> Tensor:
     ratio = torch.where(strength == wanted, strength, ratio)
     preserved = _preserved(ratio, 1 - (direction - orientation).abs()) * wanted
     total = wanted.sum((1, 2, 3))
-    return torch.where(total > 0, preserved.sum((1, 2, 3)) / total.clamp_min(FLOOR), 0.0)
+    return torch.where(total > 0, GAIN * preserved.sum((1, 2, 3)) / total.clamp_min(FLOOR), 0.0)

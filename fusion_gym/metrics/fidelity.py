@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fusion_gym.metrics.batch import Batch, centred
-from fusion_gym.metrics.windows import Window, covariances, gaussian, moments, slide
+from fusion_gym.metrics.windows import Window, gaussian, inside, moments, slide, tiles
 
 SIZES = (17, 9, 5, 3)  # the window's side at each scale; its sigma is a fifth of it
 NOISE = 2.0  # variance of the visual noise on the scale from 0 to 255
@@ -18,14 +18,21 @@ def _smaller(batch: Batch, window: Window) -> Batch:
     return batch.like(slide(batch.of(centred), window, stride=2))
 
 
-def _source_terms(sources: Batch, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-    """Local means, one over the local variances (0 where there is none), and the information at all places, (N, 2).
+def _sums(values: Tensor, images: int) -> Tensor:
+    """Sums over the tiles of each image: (C, all tiles, h, w) to (N, C)."""
+    return values.sum((-2, -1)).unflatten(1, (images, -1)).sum(2).T
 
-    In float64, for the quotient by a small variance magnifies its rounding.
+
+def _source_terms(sources: Batch, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sources' tiles, their local means, one over their local variances (0 where there is none), the information.
+
+    The information is (N, 2), the others are as `tiles` gives them.
     """
-    mean, variance = moments(sources, window, torch.float64)
+    x = tiles(sources.pixels, len(window))
+    mean, variance = moments(x, window)
+    variance = variance * inside(sources.pixels, len(window))
     gain = torch.where(variance < _EPSILON, 0.0, 1 / (variance + _EPSILON))
-    return mean, gain, (variance / NOISE).log1p().sum((-2, -1))
+    return x, mean, gain, _sums((variance / NOISE).log1p_(), len(sources.pixels))
 
 
 def fidelity(fused: Batch, sources: Batch) -> Tensor:
@@ -39,11 +46,12 @@ def fidelity(fused: Batch, sources: Batch) -> Tensor:
         window = gaussian(size, size / 5)
         if scale:
             fused, sources = fused.of(_smaller, window), sources.of(_smaller, window)
-        source_mean, gain, available = sources.of(_source_terms, window)
-        mean, variance = moments(fused, window)
-        covariance = covariances(fused, sources, window, mean, source_mean).clamp_min_(0)
+        source, source_mean, gain, available = sources.of(_source_terms, window)
+        x = tiles(fused.pixels, size)
+        mean, variance = moments(x, window)
+        covariance = slide(x * source, window).addcmul_(mean, source_mean, value=-1).clamp_min_(0)
         explained = covariance.square().mul_(gain)
         explained = torch.minimum(explained, variance)  # no more than all of it, but for rounding
-        kept = kept - (explained * (-1 / (variance + NOISE))).log1p_().sum((-2, -1))
+        kept = kept - _sums((explained * (-1 / (variance + NOISE))).log1p_(), len(fused.pixels))
         information = information + available
     return torch.where(information > 0, kept / information.clamp_min(_EPSILON), 1.0)

@@ -14,14 +14,7 @@ LEVELS = 256
 
 def levels(batch: Batch) -> Tensor:
     """The grey levels, int64 (N, C, H·W) from 0 to 255; halves go up."""
-    return (batch.pixels.detach() + 0.5).clamp(0, LEVELS - 1).long().flatten(2)
-
-
-def _counts(codes: Tensor, kinds: int) -> Tensor:
-    """How often each code occurs: int64 codes of any shape to int32 (kinds,)."""
-    codes = codes.flatten()
-    counts = torch.zeros(kinds, dtype=torch.int32, device=codes.device)
-    return counts.scatter_add_(0, codes, torch.ones_like(codes, dtype=torch.int32))
+    return (batch.pixels.detach() + 0.5).clamp_(0, LEVELS - 1).long().flatten(2)
 
 
 def _offsets(codes: Tensor, kinds: int) -> Tensor:
@@ -30,11 +23,19 @@ def _offsets(codes: Tensor, kinds: int) -> Tensor:
     return torch.arange(shape.numel(), device=codes.device).view(*shape, 1) * kinds
 
 
+def _counts(codes: Tensor, kinds: int, most: int) -> Tensor:
+    """How often each code occurs, (kinds,): int64 codes, (M,), no more than ``most`` of each kind."""
+    dtype = torch.int16 if most < 2**15 else torch.int32  # the smaller, the less memory to clear
+    counts = torch.zeros(kinds, dtype=dtype, device=codes.device)
+    return counts.scatter_add_(0, codes, torch.ones_like(codes, dtype=dtype))
+
+
 def histogram(batch: Batch) -> Tensor:
     """Share of each level, (N, C, 256)."""
     codes = batch.of(levels)
-    counts = _counts(codes + _offsets(codes, LEVELS), codes.shape[:2].numel() * LEVELS)
-    return counts.view(*codes.shape[:2], LEVELS).to(batch.pixels.dtype) / codes.shape[-1]
+    *shape, pixels = codes.shape
+    counts = _counts((codes + _offsets(codes, LEVELS)).flatten(), math.prod(shape) * LEVELS, pixels)
+    return counts.view(*shape, LEVELS).to(batch.pixels.dtype) / pixels
 
 
 def entropies(batch: Batch) -> Tensor:
@@ -56,10 +57,15 @@ def cross_entropy(fused: Batch, sources: Batch) -> Tensor:
     return (wanted * ratio.log2()).sum(-1)
 
 
-def _first_codes(sources: Batch) -> Tensor:
-    """The sources' part of the codes of pairs of levels, int64 (N, 2, H·W)."""
+def _first_codes(sources: Batch) -> tuple[Tensor, int]:
+    """The sources' part of the codes of pairs of levels, int64 (N, 2, H·W), and the number of all codes.
+
+    Only levels that occur have codes: each level of each image its own.
+    """
     codes = sources.of(levels)
-    return codes * LEVELS + _offsets(codes, LEVELS**2)
+    ranks = (sources.of(histogram) > 0).flatten().cumsum(0)
+    first = ranks.index_select(0, (codes + _offsets(codes, LEVELS)).flatten()) - 1
+    return first.view(codes.shape) * LEVELS, int(ranks[-1]) * LEVELS
 
 
 def mutual_information(fused: Batch, sources: Batch) -> Tensor:
@@ -68,17 +74,17 @@ def mutual_information(fused: Batch, sources: Batch) -> Tensor:
     The joint entropy is log n minus the pixels' mean of the logarithm of how many pixels share their pair of levels:
     a look-up for each pixel instead of a logarithm for each of the 256² pairs.
     """
-    codes = sources.of(_first_codes) + fused.of(levels)
-    pixels = codes.shape[-1]
-    counts = _counts(codes, codes.shape[:2].numel() * LEVELS**2)
+    first, kinds = sources.of(_first_codes)
+    *shape, pixels = first.shape
+    codes = (first + fused.of(levels)).flatten()
+    shared = _counts(codes, kinds, pixels).index_select(0, codes)
     logs = torch.arange(pixels + 1, device=codes.device).to(fused.pixels.dtype).log2()
-    shared = logs.index_select(0, counts.index_select(0, codes.flatten())).view(codes.shape)
-    joint = math.log2(pixels) - shared.mean(-1)
+    joint = math.log2(pixels) - logs.index_select(0, shared.int()).view(*shape, pixels).mean(-1)
     return (fused.of(entropies) + sources.of(entropies) - joint).clamp_min(0)
 
 
 def normalised_mutual_information(fused: Batch, sources: Batch) -> Tensor:
     """NMI with each source, (N, 2); 1 where both images are constant."""
     total = fused.of(entropies) + sources.of(entropies)
-    shared = 2 * fused.of(mutual_information, sources)
+    shared = 2 * mutual_information(fused, sources)
     return torch.where(total > 0, (shared / torch.where(total > 0, total, 1.0)).clamp_max(1), 1.0)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics.batch import Batch, means
-from fusion_gym.metrics.windows import Window, box, covariances, gaussian, moments
+from fusion_gym.metrics.batch import Batch, centred, means
+from fusion_gym.metrics.windows import Window, box, gaussian, moments, slide
 
 WINDOW = 7
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -18,7 +18,7 @@ _SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # the divisor of the covariance is the nu
 
 def _source_terms(sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Local means of the centred sources and of the sources, and what they add to the two denominators."""
-    offset, variance = moments(sources, window)
+    offset, variance = moments(sources.of(centred), window)
     mean = offset + sources.of(means)
     return offset, mean, mean * mean + c1, variance + c2
 
@@ -26,8 +26,8 @@ def _source_terms(sources: Batch, window: Window, c1: float, c2: float) -> tuple
 def _terms(fused: Batch, sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, ...]:
     """Numerators and denominators, luminance first, of half the two quotients at each place."""
     source_offset, source_mean, square, spread = sources.of(_source_terms, window, c1, c2)
-    offset, variance = moments(fused, window)
-    covariance = covariances(fused, sources, window, offset, source_offset)
+    offset, variance = moments(fused.of(centred), window)
+    covariance = slide(fused.of(centred) * sources.of(centred), window).addcmul_(offset, source_offset, value=-1)
     mean = offset + fused.of(means)
     return (mean * source_mean).add_(c1 / 2), square + mean * mean, covariance.add_(c2 / 2), spread + variance
 
