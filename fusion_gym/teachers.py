@@ -28,10 +28,10 @@ class TeacherError(ValueError):
     """A teacher that cannot be found, loaded or used; the message is one sentence."""
 
 
-def builtin_teacher() -> Teacher:
-    """The teacher whose weights come with the package, in evaluation mode."""
+def builtin_teacher(weights: Path = WEIGHTS / "teacher.pt") -> Teacher:
+    """The teacher whose weights come with the package, or another's of its kind, in evaluation mode."""
     net = Teacher()
-    net.load_state_dict(torch.load(WEIGHTS / "teacher.pt", map_location="cpu", weights_only=True))
+    net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return net.eval().requires_grad_(False)
 
 
@@ -39,7 +39,13 @@ def _torchscript(path: Path) -> Fuse:
     try:
         net = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
-        raise TeacherError(f"{path} is not a TorchScript file; save the teacher with torch.jit.save.") from error
+        try:
+            return builtin_teacher(path)
+        except Exception:  # torch, zipfile and pickle raise many classes for the many things that a file can be
+            raise TeacherError(
+                f"{path} is neither TorchScript (torch.jit.save) nor weights of fusion_gym.train_teacher; give one of "
+                "these."
+            ) from error
     return lambda ir, vi: net(ir, vi)
 
 
@@ -76,8 +82,9 @@ def load_teacher(spec: str) -> Fuse:
     """Loads a teacher that computes.
 
     Args:
-        spec: ``builtin``, a rule (`fusion_gym.rules`), a TorchScript file (.pt, .pth, .ts), an ONNX
-            file (.onnx), or ``module:Class``, called without arguments.
+        spec: ``builtin``, a rule (`fusion_gym.rules`), a TorchScript file or the weights that
+            `fusion_gym.train_teacher` leaves (.pt, .pth, .ts), an ONNX file (.onnx), or ``module:Class``, called
+            without arguments.
 
     Returns:
         A callable that takes infrared and visible luminance, (N, 1, H, W) in [0, 1], and gives the same shape.

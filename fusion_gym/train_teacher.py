@@ -269,7 +269,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"train_teacher: {error}", file=sys.stderr)
         return 2
-    print(f"The teacher's weights are in {weights}; to ship them, copy them to fusion_gym/models/weights/teacher.pt.")
+    print(f"The teacher's weights are in {weights}.")
+    print(f"Next: python train_agent.py --data {args.data} --teacher {weights}")
     return 0
 
 

@@ -55,6 +55,14 @@ def test_files_of_either_kind_and_a_class_give_the_same(tmp_path, cache, pairs, 
         assert np.array_equal(fused_pairs(spec, pairs)[0], wanted), spec
 
 
+def test_weights_of_a_training_are_a_teacher(tmp_path):
+    net = Teacher(generator=torch.Generator().manual_seed(1)).eval()
+    torch.save(net.state_dict(), tmp_path / "teacher.pt")
+    ir, vi = torch.rand(2, 1, 1, 32, 40, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.equal(load_teacher(str(tmp_path / "teacher.pt"))(ir, vi), net(ir, vi))
+
+
 def test_a_folder_of_results_is_a_teacher(tmp_path, pairs):
     for pair in pairs:
         cv2.imwrite(str(tmp_path / pair.name), pair.ir)
