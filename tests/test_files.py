@@ -1,0 +1,82 @@
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from fusion_gym import files
+
+
+def test_what_was_written_is_there_and_nothing_else(tmp_path):
+    files.atomic_write(tmp_path / "a.txt", "grün\n")
+    files.atomic_write(tmp_path / "b.bin", b"\0\1")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "grün\n" and (tmp_path / "b.bin").read_bytes() == b"\0\1"
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.bin"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(errno.ENOSPC, "full"), ValueError])
+def test_whatever_happens_the_earlier_file_stays(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises((KeyboardInterrupt, RuntimeError, OSError, ValueError)), files.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "No space"), (errno.EROFS, "read-only"), (errno.EIO, "odd")])
+def test_an_error_of_the_disk_is_one_sentence(tmp_path, monkeypatch, code, says):
+    def fail(*_):
+        raise OSError(code, "odd")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(files.FileError, match=says) as caught:
+        files.atomic_write(tmp_path / "a.txt", "x")
+    assert "a.txt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_known_behind_torchs_runtime_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_disk_full", lambda folder: True)
+    with pytest.raises(files.FileError, match="No space"), files.atomic_path(tmp_path / "a.pt"):
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+
+def test_a_place_that_takes_no_file_is_refused(tmp_path):
+    with pytest.raises(files.FileError, match="no folder"):
+        files.atomic_write(tmp_path / "nowhere" / "a.txt", "x")
+    with pytest.raises(files.FileError, match="folder or a device"):
+        files.atomic_write(tmp_path, "x")
+    if os.path.exists("/dev/null"):
+        with pytest.raises(files.FileError, match="device"):
+            files.atomic_write("/dev/null", "x")
+
+
+def test_a_link_stays_a_link(tmp_path):
+    target, link = tmp_path / "target.txt", tmp_path / "link.txt"
+    target.write_text("before")
+    try:
+        link.symlink_to(target)
+    except OSError:
+        pytest.skip("this system lets us make no symbolic links")
+    files.atomic_write(link, "after")
+    assert link.is_symlink() and target.read_text() == "after"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_the_file_has_the_users_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    files.atomic_write(tmp_path / "ours", "x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_csv_has_the_union_of_the_columns(tmp_path):
+    files.write_csv(tmp_path / "a.csv", [{"a": 1, "b": "x,y"}, {"a": 2, "c": np.float32(0.5)}])
+    assert (tmp_path / "a.csv").read_bytes() == b'a,b,c\n1,"x,y",\n2,,0.5\n'
+
+
+def test_json_is_standard_whatever_is_in_it(tmp_path):
+    value = {"a": np.float32(1.5), "b": float("nan"), "c": [np.arange(2), float("inf")], 3: tmp_path, "t": (True, None)}
+    files.write_json(tmp_path / "a.json", value)
+    read = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert read == {"a": 1.5, "b": None, "c": [[0, 1], None], "3": str(tmp_path), "t": [True, None]}
