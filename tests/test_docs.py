@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import html
 import io
 import re
 import runpy
@@ -11,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from fusion_gym.models.student import StudentError
 
@@ -102,7 +104,9 @@ def test_python_of_the_docs_runs(page, tmp_path, monkeypatch):
         pytest.skip("no Python on this page")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    namespace: dict[str, object] = {"__name__": "docs"}
+    images = torch.rand(3, 1, 1, 176, 176, generator=torch.Generator().manual_seed(0))
+    given = dict(zip(("ir", "vi", "fused"), images, strict=True)) if page.stem == "metrics" else {}
+    namespace: dict[str, object] = {"__name__": "docs", **given}
     for block in found:
         file = re.match(r"# (\w+\.py)\n", block["code"])
         if file:  # the reader is told to save it
@@ -166,6 +170,8 @@ def test_site_builds_with_the_environments_own_docstring_and_needs_no_network(tm
     page = (tmp_path / "environment" / "index.html").read_text(encoding="utf-8")
     for name in (*ACTIONS, *(feature.name for feature in OBSERVATIONS)):
         assert f"<td>{name}</td>" in page
+    for table in (ACTIONS.values(), OBSERVATIONS):
+        assert all(f"<td>{html.escape(row.doc, quote=False)}</td>" in page for row in table)
     assert 'id="rewards"' in page and "docstring of" not in page
     for file in tmp_path.rglob("*.html"):
         fetched = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"(https?:)?//", file.read_text(encoding="utf-8"))
