@@ -13,6 +13,7 @@ from fusion_gym.files import atomic_path
 
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
 SLOPE = 0.2
+MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
 WEIGHTS = Path(__file__).parent / "weights"
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
@@ -33,13 +34,35 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def bounded(image: Tensor) -> Tensor:
-    """Clips to [0, 1] with a slope of one everywhere: behind a plain clip a pixel that left the range never returns.
+class _Bounded(torch.autograd.Function):
+    """A clip to [0, 1] whose slope is lost only where it would drive a pixel further out than `MARGIN`."""
 
-    Straight-through estimator, Bengio et al., arXiv:1308.3432.
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(image: Tensor) -> Tensor:
+        return image.clamp(0.0, 1.0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (image,) = ctx.saved_tensors
+        outwards = ((image < -MARGIN) & (slope > 0.0)) | ((image > 1.0 + MARGIN) & (slope < 0.0))
+        return slope.masked_fill(outwards, 0.0)
+
+
+def bounded(image: Tensor) -> Tensor:
+    """Clips to [0, 1]; a pixel that left the range still learns to come back.
+
+    Behind a plain clip it would not, and a whole student can be lost so; with a slope of one everywhere, values
+    outside drift away without end.
     """
-    clipped = image.clamp(0.0, 1.0)
-    return image + (clipped - image).detach() if torch.is_grad_enabled() else clipped
+    if torch.jit.is_scripting() or not torch.is_grad_enabled():
+        return image.clamp(0.0, 1.0)
+    return _Bounded.apply(image)
 
 
 def _active(x: Tensor, slope: float = SLOPE) -> Tensor:  # an argument, for TorchScript takes no global numbers
