@@ -24,8 +24,8 @@ def edges(batch: Batch, mode: str, floor: float) -> tuple[Tensor, Tensor]:
     """Strength of the edges and their orientation from -1 to 1, in right angles; (N, C, H, W) each."""
     across, down = sobel(batch, mode)
     upright = across == 0
-    orientation = (down / torch.where(upright, 1.0, across)).atan() * (2 / math.pi)
-    return root(across * across + down * down + floor), torch.where(upright, -1.0, orientation)
+    orientation = (down / across.masked_fill(upright, 1.0)).atan_().mul_(2 / math.pi).masked_fill_(upright, -1.0)
+    return root(across.square().addcmul_(down, down).add_(floor)), orientation
 
 
 def _preserved(ratio: Tensor, aligned: Tensor) -> Tensor:

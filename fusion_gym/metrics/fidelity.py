@@ -31,7 +31,7 @@ def _source_terms(sources: Batch, window: Window) -> tuple[Tensor, Tensor, Tenso
     x = tiles(sources.pixels, len(window))
     mean, variance = moments(x, window)
     variance = variance * inside(sources.pixels, len(window))
-    gain = torch.where(variance < _EPSILON, 0.0, 1 / (variance + _EPSILON))
+    gain = (variance + _EPSILON).reciprocal_().masked_fill_(variance < _EPSILON, 0.0)
     return x, mean, gain, _sums((variance / NOISE).log1p_(), len(sources.pixels))
 
 

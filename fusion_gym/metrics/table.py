@@ -76,7 +76,7 @@ METRICS: dict[str, Metric] = {
         0.0,
         127.5,
         "√(mean (F − mean F)²), divided by the number of pixels",
-        "Rao 1997",
+        "the population standard deviation of any statistics book",
         "Some MATLAB kits divide by one less, or give the root of the sum of squares.",
         statistics.standard_deviation,
         cddfuse=statistics.standard_deviation,
@@ -229,8 +229,8 @@ METRICS: dict[str, Metric] = {
         "scales, with g = σ_FS / σ_S², σ_V² = σ_F² − g σ_FS; Gaussian windows of 17, 9, 5, 3 pixels, σ a fifth of "
         "that; from the second scale on the images are smoothed by the window and halved. Negative g count as 0; a "
         "source without any detail gives 1. More contrast than the source has gives more than 1",
-        "Sheikh, Bovik 2006, in the pixel domain; for fusion Han, Cai, Cao, Xu 2013",
-        _SUM,
+        "Sheikh, Bovik 2006, in its pixel-domain form",
+        _SUM + " VIFF (Han, Cai, Cao, Xu 2013) is another metric.",
         fidelity.fidelity,
         cddfuse=_sum(fidelity.fidelity),
         min_side=41,

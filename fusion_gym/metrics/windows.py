@@ -13,8 +13,8 @@ from fusion_gym.metrics.batch import ordinary
 
 Window = tuple[float, ...]  # weights in one dimension; in two, a window is their outer product
 LARGE = 2**16  # pixels from which on tiles are convolved
-TILE = 40  # most places of a window along the side of a tile
-BLOCK = 24  # places of the window in one product: wide enough for a fast product, narrow enough for few zeros
+TILE = 80  # most places of a window along the side of a tile
+BLOCK = 40  # places of the window in one product: wide enough for a fast product, narrow enough for few zeros
 
 
 @cache
@@ -95,7 +95,7 @@ def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
     """
     channels = images.shape[1]
     if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
-        taps = _taps(weights).expand(channels, 1, 1, -1)
+        taps = _taps(weights).to(images).expand(channels, 1, 1, -1)
         across = F.conv2d(images, taps, stride=(1, stride), groups=channels)
         return F.conv2d(across, taps.mT, stride=(stride, 1), groups=channels)
     if stride == 1 and len(set(weights)) == 1:
