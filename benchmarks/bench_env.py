@@ -202,21 +202,8 @@ def bench_ppo(args: argparse.Namespace) -> dict[str, Any]:
     train_agent.compare = lambda *_, **__: {}  # the table at the end is not training
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "run")
-        options = [
-            "--algo",
-            "ppo",
-            "--env",
-            args.env,
-            "--n-envs",
-            "1",
-            "--vec-env",
-            "dummy",
-            "-n",
-            "192",
-            "--seed",
-            "0",
-        ]
-        code = train_agent.main([*options, "--out", out, "--no-progress"])
+        options = f"--algo ppo --env {args.env} --n-envs 1 --vec-env dummy -n 128 --seed 0 --no-progress --out".split()
+        code = train_agent.main([*options, out, "--eval-freq", "0"])  # an evaluation is more of the same steps
     if code:
         raise SystemExit(code)
     total = spent.pop("all")
