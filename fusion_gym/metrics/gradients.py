@@ -43,7 +43,7 @@ def average_gradient(fused: Batch, sources: Batch) -> Tensor:
 def _one_sided(length: int, like: Tensor) -> Tensor:
     """Turns differences over two pixels into gradients: halves them, save at the border, where they span one."""
     weights = torch.full((length,), 0.5, dtype=like.dtype, device=like.device)
-    weights[[0, -1]] = 1.0
+    weights[0] = weights[-1] = 1.0
     return weights
 
 

@@ -77,7 +77,7 @@ def _slide_down(images: Tensor, weights: Window, stride: int) -> Tensor:
     parts = []
     for start in range(0, places, block):
         band = _band(min(block, places - start), weights, stride, images.dtype, images.device)
-        parts.append(band.expand(len(images), -1, -1) @ images.narrow(1, start * stride, band.shape[1]))
+        parts.append(torch.bmm(band.expand(len(images), -1, -1), images.narrow(1, start * stride, band.shape[1])))
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
