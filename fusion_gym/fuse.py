@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fusion_gym.fuse", description=__doc__)
     parser.add_argument("--ir", required=True, help="infrared: image, folder, pattern or video")
     parser.add_argument("--vi", required=True, help="visible: the same kind")
-    parser.add_argument("--out", required=True, help="image, folder, pattern or video to make")
+    parser.add_argument("--out", required=True, help="image, folder, pattern or video (.mkv: lossless) to make")
     names = ", ".join((*STUDENTS, *RULES))
     parser.add_argument("--student", default=DEFAULT, help=f"{names}, or a .pt or .onnx file (default: {DEFAULT})")
     parser.add_argument("--backend", choices=BACKENDS, help="default: onnx for .onnx files, torch for all else")

@@ -22,6 +22,7 @@ from fusion_gym.rules import RULES, TILING
 DEFAULT = "small"
 BACKENDS = ("torch", "onnx")
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_HALF_ERROR = 0.004  # levels that float32 may be wrong by in 16 bit
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Fuser:
             sources = (torch.from_numpy(_unit(image[outer]))[None, None] for image in (ir, gray))
             with torch.no_grad():
                 values = self.fuse(*sources)[0, 0].numpy()[inner]
-            fused[core] = values if kind not in _WHITE else np.rint(values * _WHITE[kind])
+            # Halves are rounded up, as integers are: rounded to even, a mean of two images would lose grey levels.
+            fused[core] = values if kind not in _WHITE else np.floor(values * _WHITE[kind] + (0.5 + _HALF_ERROR))
         return restore_colour(fused, _as_kind(vi, kind))
 
     def _tiles(self, height: int, width: int) -> Iterator[tuple[tuple[slice, slice], ...]]:

@@ -16,7 +16,13 @@ import numpy as np
 
 from fusion_gym.files import FileError, atomic_path
 
-SUFFIXES = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # with their codecs
+SUFFIXES = {
+    ".mp4": "mp4v",
+    ".m4v": "mp4v",
+    ".mov": "mp4v",
+    ".avi": "MJPG",
+    ".mkv": "FFV1",
+}  # with codecs; FFV1: lossless
 _RATE_TOLERANCE = 0.01  # of the frame rate
 
 Item = TypeVar("Item")
