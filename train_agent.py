@@ -15,6 +15,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 import yaml
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tqdm import tqdm
 
 from agents import load_agent
@@ -25,7 +27,8 @@ from agents.evaluation import Outcome, evaluate, extremes, print_outcomes
 from agents.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_logger, opened
 from agents.sb3 import ALGORITHMS, make_model, save_model
 from fusion_gym import files
-from fusion_gym.cli import UserError, guard
+from fusion_gym.cli import UserError, guard, parse_settings
+from fusion_gym.wrappers import RecordEpisode
 
 BEST, FINAL, SUMMARY = "best_model.zip", "final_model.zip", "summary.json"
 EVALUATION_SEED, REPORT_SEED = 1_000_000, 2_000_000  # away from the seeds of training
@@ -62,6 +65,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--eval-freq", type=int, help="steps between evaluations (default: a fifth of all; 0: none)")
     add("--eval-episodes", type=int, help="episodes of an evaluation (default: 4)")
     add("--save-freq", type=int, help="steps between checkpoints (default: a tenth of all)")
+    add("--tune", type=int, metavar="TRIALS", help="search hyperparameters by so many trainings; --resume goes on")
     add("--resume", type=Path, metavar="RUN", help="continue the run in this folder; -n gives it more steps")
     add("--out", type=Path, help="folder of the run (default: runs/ALGO)")
     add("--report", action="store_true", help="also try constant schedules at the ends of every range")
@@ -159,6 +163,29 @@ def compare(config: dict[str, Any], out: Path, env: gym.Env, report: bool, progr
     return outcomes
 
 
+def record(config: dict[str, Any], out: Path, env: gym.Env) -> None:
+    """Plays the first of the fresh students with the best model once more, and keeps the episode's record."""
+    envs = DummyVecEnv([lambda: Monitor(RecordEpisode(env, out))])
+    evaluate(load_agent(str(out / BEST), env), envs, 1, config["seed"] + REPORT_SEED)
+
+
+def tune(args: argparse.Namespace, config: dict[str, Any], out: Path) -> None:
+    """Searches hyperparameters.
+
+    Raises:
+        UserError: If Optuna is not installed, or an option does not go with a search.
+    """
+    try:
+        from agents import tuning
+    except ImportError as error:
+        raise UserError("--tune needs Optuna: pip install 'fusion-gym[tune]'.") from error
+    fixed = parse_settings(args.param, "--param")
+    best = tuning.tune(config, out, args.tune, fixed, config["seed"] + EVALUATION_SEED, args.progress)
+    print(f"The best trial is number {best.number}, with an evaluation return of {best.value:.4f}: {best.params}")
+    print(f"In {out}: {tuning.BEST} (its settings), {tuning.TABLE}, {tuning.PICTURE}, {tuning.STUDY} (Optuna's).")
+    print(f"Next: python train_agent.py --algo {config['algo']} --env {config['env']} --config {out / tuning.BEST}")
+
+
 def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
     out, config = configure(args)
@@ -174,7 +201,10 @@ def run(args: argparse.Namespace) -> None:
     write_config(out, config)
     steps = config["n_timesteps"]
     print(f"{config['algo']} on {config['env']}, {steps} steps, seed {config['seed']}; folder {out}")
-    print(f"About {expected} min on {config['n_envs']} environments.")
+    print(f"About {expected} min on {config['n_envs']} environments{' for each trial' if args.tune else ''}.")
+    if args.tune is not None:
+        tune(args, config, out)
+        return
     description = {
         "algo": config["algo"],
         "policy": config["hyperparams"].get("policy", "MlpPolicy"),
@@ -190,12 +220,16 @@ def run(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - begin
     draw_learning_curve(out)
     outcomes = compare(config, out, env, args.report, args.progress)
+    record(config, out, env)
     table = {
         label: {**outcome.summary(), "returns": outcome.returns, "scores": outcome.scores}
         for label, outcome in outcomes.items()
     }
     files.write_json(out / SUMMARY, {"config": config, "timesteps": made, "training_seconds": seconds, "agents": table})
     print(f"The agent is in {out}: {BEST} (best evaluation), {FINAL}, learning_curve.png, {SUMMARY}.")
+    print(
+        f"To see an episode of it: python -m fusion_gym.replay {out / 'episode-0.json'} --render {out / 'episode.mp4'}"
+    )
     print(f"Next: python distill_student.py --agent {out / BEST}")
 
 

@@ -72,7 +72,7 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     if settings and not Path(spec).exists():
         return _own_agent(name, settings, env)
     raise UserError(
-        f"There is no agent {spec!r}: no such zip file, and no name of one; {nearest(name, [*SCHEDULES, *SHIPPED])}"
+        f"There is no agent {spec!r}: no such zip file, and no schedule of this name; {nearest(name, [*SCHEDULES, *SHIPPED])}"
     )
 
 

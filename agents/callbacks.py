@@ -39,6 +39,11 @@ class FusionMetrics(BaseCallback):
                     self.logger.record_mean(key if "/" in key else f"fusion/{key}", value)
         return True
 
+    def _on_rollout_end(self) -> None:
+        restarts = getattr(self.training_env, "restarts", None)  # of environments on other machines
+        if restarts is not None:
+            self.logger.record("time/env_restarts", restarts)
+
 
 class SeededEval(EvalCallback):
     """Evaluation on the same episodes every time, so that evaluations differ by the agent alone.

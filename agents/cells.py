@@ -25,8 +25,9 @@ from agents.environments import make_checked
 from agents.scripted import Points, Schedule
 from fusion_gym.cli import UserError
 from fusion_gym.data import load_splits, probe_crops
-from fusion_gym.files import atomic_path, write_json
+from fusion_gym.files import write_json
 from fusion_gym.metrics import Sources, evaluate
+from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Fuse, Probe
 from fusion_gym.report import TABLE
 from fusion_gym.teachers import WEIGHTS, fused_pairs
@@ -113,15 +114,26 @@ def complete(job: tuple[Cell, Path]) -> dict[str, Any]:
     """
     cell, folder = job
     result, student = run(cell)
-    path = cell.path(folder)
-    if cell.keep:
-        with atomic_path(path.with_suffix(".pt")) as temporary:
-            torch.save({"width": student.width, "depth": student.depth, "weights": student.state_dict()}, temporary)
-    write_json(path, result)
+    store(cell, folder, result, student)
     return result
 
 
-def run(cell: Cell) -> tuple[dict[str, Any], torch.nn.Module]:
+def store(cell: Cell, folder: Path, result: Mapping[str, Any], student: Student) -> None:
+    """Stores what `run` gave, each file whole or not at all.
+
+    Args:
+        cell: The cell.
+        folder: Folder of the results.
+        result: Its result.
+        student: Its student, kept where the cell says so.
+    """
+    path = cell.path(folder)
+    if cell.keep:
+        save_student(student, path.with_suffix(".pt"))
+    write_json(path, result)
+
+
+def run(cell: Cell) -> tuple[dict[str, Any], Student]:
     """Trains and judges the student of a cell.
 
     Returns:

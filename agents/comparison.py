@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm import tqdm
@@ -27,6 +27,9 @@ from agents.workers import Failure, Pool
 from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.files import atomic_write, write_csv
+
+if TYPE_CHECKING:
+    from agents.ray_pool import RayPool
 
 CONFIG, TITLE, OUT = "config.yml", "compare", Path("runs/comparison")
 FIRST_SEED = 1000  # far from the small seeds that people train agents with
@@ -66,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seeds", type=int, default=10, help="student seeds for each agent and instance (default: 10)")
     group.add_argument("--workers", type=int, default=1, help="parallel processes (default: 1)")
+    group.add_argument("--cluster", action="store_true", help="use all cores of a Ray cluster instead")
     group.add_argument(
         "--search-runs", type=int, default=500, help="students that the search for best-constant trains (default: 500)"
     )
@@ -150,9 +154,9 @@ class Comparison:
     """A comparison as the command line asks for it.
 
     Args:
-        args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``width``, ``learning_rate``,
-            ``batch_size``, ``env_kwargs``, ``updates``, ``decisions``, ``seed``, ``device``, ``trust``, ``resume``,
-            ``out`` and ``progress``.
+        args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``student``, ``width``,
+            ``learning_rate``, ``batch_size``, ``env_kwargs``, ``updates``, ``decisions``, ``seed``, ``device``,
+            ``trust``, ``resume``, ``out`` and ``progress``.
 
     Raises:
         UserError: If an option is not allowed.
@@ -169,12 +173,14 @@ class Comparison:
             if value is not None and value < 1:
                 raise UserError(f"--{option.replace('_', '-')} {value} is not allowed; give a number from 1 on.")
         self.out, self.progress, self.workers, self.trust = args.out or OUT, args.progress, args.workers, args.trust
+        self.cluster = args.cluster
         self.tests = tuple(dict.fromkeys(args.test or args.data.split(",")))
         shared = {
             "data": args.data,
             "episode_steps": decisions,
             "updates_per_step": args.updates // decisions,
             "teacher": args.teacher,
+            "student": args.student,
             "student_width": args.width,
             "learning_rate": args.learning_rate,
             "batch_size": args.batch_size,
@@ -213,7 +219,7 @@ class Comparison:
             for data in self.tests:
                 for teacher in plain.teachers:
                     judge(data, plain.reference, plain.device).teacher(teacher)
-        if self.workers > 1:  # the workers have their own
+        if self.workers > 1 or self.cluster:  # the workers have their own
             environment.cache_clear()
             judge.cache_clear()
 
@@ -245,7 +251,7 @@ class Comparison:
         """Searches, trains, judges and reports."""
         self.check()
         self.open()
-        with Pool(complete, self.workers) as pool:
+        with self._pool() as pool:
             rivals = Rivals(self.out / "search", lambda cells, title: self._trials(pool, cells, title))
             cells = [cell for entrant in self.entrants for cell in self._cells(entrant, rivals)]
             cells.sort(key=lambda cell: cell.seed)  # so that a part of the work is a comparison of fewer seeds
@@ -275,6 +281,15 @@ class Comparison:
         print(f"Made: {self.out / 'comparison.csv'}, comparison.md and pictures in {self.out}.")
         print(f"Next: look at {self.out / 'intervals.png'}")
 
+    def _pool(self) -> Pool | RayPool:
+        if not self.cluster:
+            return Pool(complete, self.workers)
+        try:
+            from agents.ray_pool import RayPool
+        except ImportError as error:
+            raise UserError("--cluster needs Ray: pip install 'fusion-gym[scale]'.") from error
+        return RayPool()
+
     def _cells(self, entrant: Entrant, rivals: Rivals) -> list[Cell]:
         instances = self.arguments(entrant)
         agents: Mapping[str, Any] = dict.fromkeys(instances, entrant.spec)
@@ -288,7 +303,7 @@ class Comparison:
             for seed in self.seeds
         ]
 
-    def _trials(self, pool: Pool, cells: Sequence[Cell], title: str) -> list[Any]:
+    def _trials(self, pool: Pool | RayPool, cells: Sequence[Cell], title: str) -> list[Any]:
         results = self._results(pool, cells, self.out / "search" / "cells", title)
         for cell, result in zip(cells, results, strict=True):
             if isinstance(result, Failure):
@@ -297,7 +312,7 @@ class Comparison:
                 )
         return results
 
-    def _results(self, pool: Pool, cells: Sequence[Cell], folder: Path, title: str) -> list[Any]:
+    def _results(self, pool: Pool | RayPool, cells: Sequence[Cell], folder: Path, title: str) -> list[Any]:
         """The results of cells, stored ones or by running them, with a progress bar."""
         results: list[Any] = [load_result(cell.path(folder)) for cell in cells]
         open_cells = [index for index, result in enumerate(results) if result is None]

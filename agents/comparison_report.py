@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +26,7 @@ from fusion_gym import rendering, report
 from fusion_gym.actions import ACTIONS
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_write
-from fusion_gym.models.student import Student
+from fusion_gym.models.student import read_student
 from fusion_gym.teachers import fuse_pair
 
 ALL = "all sets"
@@ -246,10 +245,7 @@ def _sheets(results: Results, out: Path, students: Mapping[str, Path]) -> None:
     for agent in results.agents:
         file = students[agent].with_suffix(".pt")
         if file.is_file():
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-            net = Student(saved["width"], saved["depth"], torch.Generator())
-            net.load_state_dict(saved["weights"])
-            nets[agent] = net.eval()
+            nets[agent] = read_student(file)
     for heading, tests in results.groups.items():
         if heading == ALL:
             continue

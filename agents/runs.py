@@ -6,10 +6,10 @@ import csv
 import importlib
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 from stable_baselines3.common.env_util import make_vec_env
@@ -21,9 +21,19 @@ from agents.population_vec_env import PopulationVecEnv
 from fusion_gym import rendering
 from fusion_gym.cli import UserError
 
-VEC_ENVS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {
+
+def _ray_vec_env(makers: list[Callable[[], gym.Env]]) -> VecEnv:
+    try:
+        from agents.ray_vec_env import RayVecEnv
+    except ImportError as error:
+        raise UserError("--vec-env ray needs Ray: pip install 'fusion-gym[scale]'.") from error
+    return RayVecEnv(makers)
+
+
+VEC_ENVS: dict[str, Callable[[list[Callable[[], gym.Env]]], VecEnv]] = {
     "dummy": DummyVecEnv,
     "population": PopulationVecEnv,
+    "ray": _ray_vec_env,
     "subproc": SubprocVecEnv,
 }
 INFO_KEYWORDS = ("score", "score_clean", "score_hardened", "diverged")  # columns of the monitor files
@@ -59,16 +69,22 @@ def make_envs(config: Mapping[str, Any], seed: int, folder: Path | None = None) 
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     going_on = folder is not None and (folder / "0.monitor.csv").is_file()
-    return make_vec_env(
+    afar = config["vec_env"] == "ray"  # where this machine's folders may not exist
+    envs = make_vec_env(
         full_id(config["env"]),
         config["n_envs"],
         seed,
-        monitor_dir=None if folder is None else str(folder),
+        monitor_dir=None if folder is None or afar else str(folder),
         monitor_kwargs={"info_keywords": INFO_KEYWORDS, "override_existing": not going_on},
         wrapper_class=WorkerSetup(config["hyperparams"].get("env_wrapper")),
         env_kwargs=dict(config["env_kwargs"]),
-        vec_env_cls=VEC_ENVS[config["vec_env"]],
+        vec_env_cls=cast(Any, VEC_ENVS[config["vec_env"]]),
     )
+    if folder is None or not afar:
+        return envs
+    from agents.ray_vec_env import MonitorFiles
+
+    return MonitorFiles(envs, folder, INFO_KEYWORDS, override_existing=not going_on)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def make_model(algo: str, env: GymEnv, settings: Mapping[str, Any], **arguments:
         given["action_noise"] = NormalActionNoise(zero, zero + settings.get("noise_std", 0.1))
     try:
         return algorithm(algo)(settings.get("policy", "MlpPolicy"), env, **given, **arguments)
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, KeyError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{algo} does not take these settings: {error or 'an assertion of SB3 failed'}") from error
 
 

@@ -76,9 +76,15 @@ def decode(action: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     Raises:
         ValueError: If the shape does not fit or a value is NaN.
     """
-    values = np.asarray(action, dtype=np.float64)
-    if values.shape != (len(names),):
-        raise ValueError(f"The action has shape {values.shape}; this environment takes ({len(names)},).")
+    try:
+        given = np.asarray(action)
+    except ValueError as error:  # lists of unequal lengths
+        raise ValueError(f"The action is not an array; this environment takes {len(names)} numbers.") from error
+    if given.shape != (len(names),):
+        raise ValueError(f"The action has shape {given.shape}; this environment takes ({len(names)},).")
+    if given.dtype.kind not in "fiub":
+        raise ValueError(f"The action holds values of type {given.dtype}; it takes numbers in [-1, 1].")
+    values = given.astype(np.float64)
     if np.isnan(values).any():
         raise ValueError(f"The action holds NaN ({values.tolist()}); it takes finite values in [-1, 1].")
     settings = {}

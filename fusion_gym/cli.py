@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 USER_ERROR, INTERRUPTED = 2, 130
+MOST_VALUES = 100_000  # of a YAML text; by aliases a short one can stand for any number
 
 
 class UserError(ValueError):
@@ -42,12 +44,22 @@ def check_keys(given: Iterable[str], known: Iterable[str], what: str) -> None:
             raise UserError(f"There is no {what} {name!r}; {nearest(str(name), known)}")
 
 
-def _numbers(value: Any) -> Any:
-    """Numbers that YAML 1.1 reads as text (``3e-4``) as numbers, in nested lists and mappings too."""
+def _load(text: str) -> Any:
+    """The value of a YAML text, in which numbers that YAML 1.1 reads as text (``3e-4``) are numbers too.
+
+    Raises:
+        Exception: If the text is not YAML, or its aliases make too much of it; PyYAML raises many classes.
+    """
+    return _numbers(yaml.safe_load(text), itertools.count())
+
+
+def _numbers(value: Any, seen: Iterator[int]) -> Any:
+    if next(seen) > MOST_VALUES:
+        raise ValueError("too many values")
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: _numbers(item, seen) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [_numbers(item, seen) for item in value]
     if isinstance(value, str):
         try:
             return float(value)
@@ -84,8 +96,8 @@ def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
         if not equals or not name:
             raise UserError(f"{option} {item!r} is not of the form key=value.")
         try:
-            settings[name.strip()] = _numbers(yaml.safe_load(text))
-        except yaml.YAMLError as error:
+            settings[name.strip()] = _load(text)
+        except Exception as error:
             raise UserError(f"{option} {item!r}: the value is not YAML; quote it, or use [..] for a list.") from error
     check_finite(settings)
     return settings
@@ -98,16 +110,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         UserError: If the file is missing, not YAML or not a mapping.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = _load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:
         place = getattr(error, "problem_mark", None)
         where = f" at line {place.line + 1}" if place else ""
         raise UserError(f"{path} is not valid YAML{where}; correct it.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings; it takes lines of the form 'name: value'.")
-    return _numbers(content)
+    return content
 
 
 def check_seed(seed: Any) -> None:

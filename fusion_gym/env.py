@@ -19,6 +19,7 @@ from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.probe import Reading
 from fusion_gym.task import Task, load_task
 
+MOST_THREADS, MOST_IMAGES = 256, 4096  # of a process; of a batch and of the probe
 POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
 DIVERGENCE_PENALTY = 1.0  # of the score
 
@@ -35,10 +36,23 @@ def _choices(name: str, value: Any, kind: type) -> tuple[Any, ...]:
     return values
 
 
-def _positive(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r} is not allowed; give a whole number from {least} on.")
+def _positive(name: str, value: Any, least: int, most: int | None = None) -> int:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        raise ValueError(
+            f"{name}={value!r} is not allowed; give a whole number from {least} {f'to {most}' if most else 'on'}."
+        )
     return int(value)
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=torch.device(str(device))).item()
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"device={device!r} is not available here; give 'auto', 'cpu' or 'cuda'.") from error
+    return device
 
 
 class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its docstring is made of tables, below)
@@ -81,7 +95,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             raise ValueError(f"learning_rate={learning_rate!r} is not allowed; give values in (0, 1].")
         self.episode_steps = _positive("episode_steps", episode_steps, 1)
         self.updates_per_step = _positive("updates_per_step", updates_per_step, 1)
-        self.batch_size = _positive("batch_size", batch_size, 1)
+        self.batch_size = _positive("batch_size", batch_size, 1, MOST_IMAGES)
         self.patches = None if patches is None else _positive("patches", patches, 1)
         self.action_names = tuple(actions)
         unknown = [name for name in (*self.action_names, *(fixed or {})) if name not in ACTIONS]
@@ -94,13 +108,11 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             if not component.low <= value <= component.high:
                 raise ValueError(f"fixed {name}={value} is outside [{component.low:g}, {component.high:g}].")
             self.fixed[name] = float(value)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = device
+        self.device = device = _device(device)
         if threads is not None:
-            torch.set_num_threads(_positive("threads", threads, 1))
+            torch.set_num_threads(_positive("threads", threads, 1, MOST_THREADS))
         keep_freed_memory()
-        sizes = _positive("patch_size", patch_size, 16), _positive("probe_pairs", probe_pairs, 1)
+        sizes = _positive("patch_size", patch_size, 16), _positive("probe_pairs", probe_pairs, 1, MOST_IMAGES)
         shared = (*sizes, _positive("probe_size", probe_size, 48), device)
         self._tasks: dict[tuple[str, str], Task] = {
             (source, name): load_task(source, name, reference, *shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,11 @@ class DiscreteActions(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.R
         """
         if self._observation is None:
             raise gym.error.ResetNeeded("There is no episode yet: call reset() before step().")
-        continuous = self.apply(int(action), self._observation, self._names)
+        try:
+            move = operator.index(action)
+        except TypeError as error:
+            raise ValueError(f"The action {action!r} is not a whole number.") from error
+        continuous = self.apply(move, self._observation, self._names)
         self._observation, reward, terminated, truncated, info = self.env.step(continuous)
         return self._observation, float(reward), terminated, truncated, info
 

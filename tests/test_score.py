@@ -23,7 +23,8 @@ def crops(request):
             pytest.skip(f"real pairs are not in {SHARED}")
         data = str(SHARED / data)
     pairs = load_splits(data).val
-    stacks = [np.stack(x) for x in zip([p.ir for p in pairs], [p.vi for p in pairs], fused_pairs("builtin", pairs))]
+    outputs = fused_pairs("builtin", pairs)
+    stacks = [np.stack((pair.ir, pair.vi, fused)) for pair, fused in zip(pairs, outputs, strict=True)]
     images = torch.from_numpy(probe_crops(stacks, 160, 16)).float() / 255
     return images.split(1, dim=1)
 

@@ -1,0 +1,207 @@
+"""Search for hyperparameters with Optuna: resumable trial by trial, with poor ones broken off early.
+
+    python train_agent.py --algo ppo --tune 20
+    python train_agent.py --resume runs/ppo --tune 40      # goes on, also after a kill
+
+Each trial is a training of its own, judged on the evaluation's students, which the final report does not see.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, Trial, TrialState
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+from agents.callbacks import FusionMetrics, SeededEval
+from agents.runs import opened
+from agents.sb3 import algorithm, make_model
+from fusion_gym import rendering
+from fusion_gym.cli import UserError
+from fusion_gym.files import atomic_write, write_csv
+
+STUDY, BEST, TABLE, PICTURE = "study.db", "best.yml", "trials.csv", "trials.png"
+WARM_UP = 4  # trials that are drawn at random and run to their end
+# What is searched, wherever the algorithm has it as a number.
+SPACE: dict[str, BaseDistribution] = {
+    "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+    "gamma": CategoricalDistribution([0.9, 0.95, 0.99, 1.0]),
+    "n_steps": CategoricalDistribution([16, 32, 64, 128]),
+    "batch_size": CategoricalDistribution([32, 64, 128, 256]),
+    "n_epochs": IntDistribution(3, 20),
+    "gae_lambda": CategoricalDistribution([0.8, 0.9, 0.95, 1.0]),
+    "clip_range": CategoricalDistribution([0.1, 0.2, 0.3]),
+    "ent_coef": FloatDistribution(0.0, 0.02),
+    "tau": FloatDistribution(0.001, 0.1, log=True),
+    "gradient_steps": IntDistribution(1, 8),
+    "target_update_interval": CategoricalDistribution([1, 50, 200, 1000]),
+    "exploration_fraction": FloatDistribution(0.1, 0.6),
+    "n_delta": IntDistribution(2, 16),
+    "delta_std": FloatDistribution(0.01, 0.2, log=True),
+}
+
+
+def space(algo: str, fixed: Collection[str] = ()) -> dict[str, BaseDistribution]:
+    """What is searched for an algorithm.
+
+    Args:
+        algo: Key of `agents.sb3.ALGORITHMS`.
+        fixed: Hyperparameters that stay as they are.
+    """
+    known = inspect.signature(algorithm(algo).__init__).parameters
+    return {
+        name: distribution
+        for name, distribution in SPACE.items()
+        if name in known and isinstance(known[name].default, (int, float)) and name not in fixed
+    }
+
+
+class _Report(BaseCallback):
+    """Tells Optuna of each evaluation, and stops a training that falls behind the other trials."""
+
+    def __init__(self, trial: Trial, evaluation: SeededEval) -> None:
+        super().__init__()
+        self.trial, self.evaluation, self.pruned, self._told = trial, evaluation, False, 0
+
+    def _on_step(self) -> bool:
+        steps = self.evaluation.evaluations_timesteps
+        if len(steps) > self._told:
+            self._told = len(steps)
+            self.trial.report(self.evaluation.best_mean_reward, int(steps[-1]))
+            self.pruned = self.trial.should_prune()
+        return not self.pruned
+
+
+def _try(trial: Trial, config: Mapping[str, Any], evaluation_seed: int, folder: Path) -> tuple[float, bool]:
+    """Trains under a trial's hyperparameters: the best mean return of an evaluation, and whether it was broken off."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {**config["hyperparams"], **trial.params}
+    with opened(config, config["seed"]) as envs, opened(config, config["seed"]) as judge_envs:
+        model = make_model(config["algo"], envs, settings, seed=config["seed"], device="cpu")
+        freq = max(1, config["eval_freq"] // config["n_envs"])
+        evaluation = SeededEval(judge_envs, evaluation_seed, folder, lambda: None, freq, config["eval_episodes"])
+        report = _Report(trial, evaluation)
+        model.learn(config["n_timesteps"], [FusionMetrics(), evaluation, report])
+    return float(evaluation.best_mean_reward), report.pruned
+
+
+def open_study(out: Path, seed: int, fixed: Collection[str]) -> optuna.Study:
+    """The study of a run folder, new or continued; trials that a kill broke off are queued again.
+
+    Args:
+        out: The folder.
+        seed: Seed of the sampler.
+        fixed: Hyperparameters that are not searched; a continued study keeps its own.
+
+    Raises:
+        UserError: If the folder's study is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    storage = f"sqlite:///{out.resolve() / STUDY}"
+    try:
+        study = optuna.create_study(study_name="fusion-gym", storage=storage, direction="maximize", load_if_exists=True)
+    except Exception as error:  # SQLAlchemy raises many classes for the many kinds of damage
+        raise UserError(f"{out / STUDY} is damaged; remove it, or give another --out.") from error
+    if "fixed" not in study.user_attrs:
+        study.set_user_attr("fixed", sorted(fixed))
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=WARM_UP, seed=seed + len(study.trials))
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=WARM_UP, n_warmup_steps=1)
+    for broken in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(broken.number, state=TrialState.FAIL)
+        study.enqueue_trial(broken.params)
+    return study
+
+
+def tune(
+    config: Mapping[str, Any], out: Path, trials: int, fixed: Collection[str], evaluation_seed: int, progress: bool
+) -> FrozenTrial:
+    """Searches until a study has a number of finished trials; the best hyperparameters are kept after each.
+
+    Args:
+        config: Configuration of the run, whose ``n_timesteps`` each trial trains for.
+        out: Folder of the run, for ``study.db``, ``best.yml``, ``trials.csv`` and ``trials.png``.
+        trials: Number of trials in all.
+        fixed: Hyperparameters that stay as they are.
+        evaluation_seed: Seed of the students that trials are judged on.
+        progress: Whether to show a bar.
+
+    Returns:
+        The best trial.
+
+    Raises:
+        UserError: If no trial ends well.
+    """
+    if config["eval_freq"] == 0:
+        raise UserError("--eval-freq 0 is not for --tune, which judges trials by their evaluations.")
+    if trials < 1:
+        raise UserError(f"--tune {trials} is not allowed; give a number of trials from 1 on.")
+    study = open_study(out, config["seed"], fixed)
+    searched = space(config["algo"], study.user_attrs["fixed"])
+    if not searched:
+        raise UserError(f"There is nothing left to search for {config['algo']}; leave out some of -p.")
+    if not study.trials:  # the file's own settings are the first trial, as far as they are in the space
+        usual = {name: config["hyperparams"][name] for name in searched if name in config["hyperparams"]}
+        study.enqueue_trial({name: value for name, value in usual.items() if _within(searched[name], value)})
+    ended = len(_ended(study))
+    bar = tqdm(total=trials, initial=ended, desc="tune", unit="trial", disable=not progress)
+    failures = 0
+    while len(_ended(study)) < trials:
+        trial = study.ask(searched)
+        try:
+            value, pruned = _try(trial, config, evaluation_seed, out / "trials" / str(trial.number))
+        except ValueError as error:  # settings that do not go together, or a policy that became NaN
+            study.tell(trial, state=TrialState.FAIL)
+            print(f"Trial {trial.number} failed: {error}")
+            failures += 1
+            if failures >= max(WARM_UP, trials):
+                raise UserError(f"{failures} trials failed, the last by: {error}") from error
+            continue
+        study.tell(trial, None if pruned else value, TrialState.PRUNED if pruned else TrialState.COMPLETE)
+        _write(study, config, out)
+        bar.update()
+        bar.set_postfix(best=f"{study.best_value:.4f}")
+    bar.close()
+    return study.best_trial
+
+
+def _within(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    numeric: Any = distribution
+    return isinstance(value, (int, float)) and numeric.low <= value <= numeric.high
+
+
+def _ended(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _write(study: optuna.Study, config: Mapping[str, Any], out: Path) -> None:
+    """The best settings as a file for --config, all trials as a table and a picture."""
+    best = {**config["hyperparams"], **study.best_params}
+    name = config["env"].split(":")[-1]
+    atomic_write(out / BEST, yaml.safe_dump({name: best}, sort_keys=False))
+    ended = _ended(study)
+    last = [trial.value if trial.value is not None else max(trial.intermediate_values.values()) for trial in ended]
+    rows = [
+        {"trial": trial.number, "state": trial.state.name.lower(), "return": value, **trial.params}
+        for trial, value in zip(ended, last, strict=True)
+    ]
+    write_csv(out / TABLE, rows)
+    numbers = [float(trial.number) for trial in ended]
+    so_far = [max(last[: count + 1]) for count in range(len(last))]
+    series = {"trial": (numbers, last), "best so far": (numbers, so_far)}
+    rendering.save_picture(out / PICTURE, rendering.plot_curves(series, "trial", "return of an episode", "Trials"))
