@@ -71,9 +71,8 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
         return load_model(spec, env, trust)
     if settings and not Path(spec).exists():
         return _own_agent(name, settings, env)
-    raise UserError(
-        f"There is no agent {spec!r}: no such zip file, and no schedule of this name; {nearest(name, [*SCHEDULES, *SHIPPED])}"
-    )
+    known = nearest(name, [*SCHEDULES, *SHIPPED])
+    raise UserError(f"There is no agent {spec!r}: no such zip file, and no schedule of this name; {known}")
 
 
 def settings_of(spec: str) -> dict[str, Any]:

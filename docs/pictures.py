@@ -32,7 +32,7 @@ def scenes() -> None:
             pairs[scene.kind] = ImagePair(scene.kind, scene.ir, luminance(scene.vi), scene.vi)
         seed += 1
     shown = [pairs[kind] for kind in SHOWN]
-    methods = {"teacher": builtin_teacher(), "student (base)": load_student("base")}
+    methods = {"teacher": builtin_teacher(), "student (small)": load_student("small")}
     outputs = {name: [fuse_pair(fuse, pair) for pair in shown] for name, fuse in methods.items()}
     save_picture(IMAGES / "scenes.png", contact_sheet(sheet_rows(outputs, shown), list(SHOWN)))
 
