@@ -50,6 +50,7 @@ class TwoConvolutions(nn.Module):
         self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
+        """Fuses two images, (N, 1, H, W) each."""
         return torch.sigmoid(self.second(F.leaky_relu(self.first(torch.cat((ir, vi), dim=1)))))
 
 
@@ -72,10 +73,22 @@ class _Residual(nn.Module):
         return x + self.second(F.relu(self.first(x)))
 
 
-class TwoEncoders(nn.Module):
-    """The shape of AgentFuse's student (width 16, pruned by half), but for its normalisations: 652,161 weights.
+class _LayerNorm(nn.Module):
+    """Normalisation over channels and pixels, with a scale and a shift for each channel."""
 
-    The decoder has three 5x5 transposed convolutions of stride 2 and a 7x7 head.
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale, self.shift = (nn.Parameter(torch.zeros(width, 1, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, deviation = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+        return (x - mean) / (deviation + 1e-5) * self.scale + self.shift
+
+
+class TwoEncoders(nn.Module):
+    """The shape of AgentFuse's student (width 16, pruned by half): 652,385 weights.
+
+    The decoder has three 5x5 transposed convolutions of stride 2, each normalised, and a 7x7 head.
     """
 
     def __init__(self) -> None:
@@ -83,10 +96,12 @@ class TwoEncoders(nn.Module):
         self.ir, self.vi = _Encoder(), _Encoder()
         layers: list[nn.Module] = []
         for inputs, outputs in ((128, 64), (64, 32), (32, 16)):
-            layers += [nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1), nn.ReLU()]
+            up = nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1)
+            layers += [up, _LayerNorm(outputs), nn.ReLU()]
         self.decoder = nn.Sequential(*layers, nn.Conv2d(16, 1, 7, padding=3))
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
+        """Fuses two images, (N, 1, H, W) each; H and W are multiples of 8."""
         return torch.tanh(self.decoder(torch.cat((self.ir(ir), self.vi(vi)), dim=1)))
 
 
@@ -170,7 +185,9 @@ def _film(channels: slice) -> Iterator[np.ndarray]:
     scene = cv2.resize(generate_scenes(1, 256, 3)[0][..., channels], (1024, 1024), interpolation=cv2.INTER_CUBIC)
     scene = scene if scene.ndim == 3 else np.repeat(scene[..., None], 3, axis=2)
     for frame in range(RATE * SECONDS):
-        y, x = (round((1024 - side) * (0.5 + 0.5 * np.sin(frame / pace))) for side, pace in zip(SIZE, (97, 61)))
+        y, x = (
+            round((1024 - side) * (0.5 + 0.5 * np.sin(frame / pace))) for side, pace in zip(SIZE, (97, 61), strict=True)
+        )
         yield np.ascontiguousarray(scene[y : y + SIZE[0], x : x + SIZE[1]])
 
 
