@@ -93,12 +93,13 @@ def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
     settings = {}
     for item in items:
         name, equals, text = item.partition("=")
+        shown = item if len(item) <= 80 else f"{item[:80]}…"
         if not equals or not name:
-            raise UserError(f"{option} {item!r} is not of the form key=value.")
+            raise UserError(f"{option} {shown!r} is not of the form key=value.")
         try:
             settings[name.strip()] = _load(text)
         except Exception as error:
-            raise UserError(f"{option} {item!r}: the value is not YAML; quote it, or use [..] for a list.") from error
+            raise UserError(f"{option} {shown!r}: the value is not YAML; quote it, or use [..] for a list.") from error
     check_finite(settings)
     return settings
 
