@@ -1,8 +1,8 @@
 """Population: several students trained in one process, each update one batched computation for all of them.
 
-The way to many students on one GPU, where one student's update is too small to fill it. On a CPU a batched update
-costs what the single ones cost together, so that one process per core (`AsyncVectorEnv`, SB3's `SubprocVecEnv`) is
-faster; ``benchmarks/bench_env.py population`` measures both.
+The way to many students on one GPU, where one student's update is too small to fill it. On a CPU a population takes
+about a sixth less time than the same students one by one; one process per core (`AsyncVectorEnv`, SB3's
+`SubprocVecEnv`) is faster from two cores on. ``benchmarks/bench_env.py workers`` measures them side by side.
 """
 
 from __future__ import annotations
