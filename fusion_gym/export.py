@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fusion_gym.cli import guard
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_path, atomic_write
+from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.student import STUDENTS, Student, read_student, weights_of
 from fusion_gym.version import __version__
 
@@ -32,7 +33,7 @@ TOLERANCE = 1e-4  # of values in [0, 1]
 PARITY_SIZES = ((16, 16), (17, 31), (96, 128), (101, 75), (243, 322))  # height, width
 CHECK_SIZE = (480, 640)
 PAIRS = 16  # for calibration, and as many for measuring what quantisation costs
-GRAPH = f"{__version__}-{OPSET}-1"  # changes whenever the exported graph does
+GRAPH = f"{__version__}-{OPSET}-2"  # changes whenever the exported graph does
 
 
 class ExportError(ValueError):
@@ -96,30 +97,16 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _unfolded(image: Any, downscale_factor: int) -> Any:
-    """Pixel-unshuffle as a strided convolution with ones: runtimes do it several times faster than a transposition."""
-    import onnx
-    from onnxscript import opset18
-
-    channels, cells = int(image.shape[1]), downscale_factor**2
-    kernel = np.zeros((channels, cells, channels, cells), np.float32)
-    for channel in range(channels):
-        kernel[channel, :, channel] = np.eye(cells)
-    kernel = kernel.reshape(channels * cells, channels, downscale_factor, downscale_factor)
-    ones = opset18.Constant(value=onnx.numpy_helper.from_array(kernel))
-    return opset18.Conv(image, ones, strides=[downscale_factor, downscale_factor])
-
-
 @torch.no_grad()
-def onnx_model(student: nn.Module, metadata: Mapping[str, str], channels: int = 1) -> Any:
-    """The student as an ONNX model with free batch, height and width.
+def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = False) -> Any:
+    """The student, arranged for runtimes, as an ONNX model with free batch, height and width.
 
-    Inputs ``ir`` and ``vi``, output ``fused``: float32 (N, C, H, W) in [0, 1]; C is 1 but for a colour ``vi``.
+    Inputs ``ir`` and ``vi``, output ``fused``: float32 (N, C, H, W) in [0, 1]; C is 1, for ``colour`` 3 but in ``ir``.
 
     Args:
-        student: The network, on the CPU.
+        student: The network in luminance, on the CPU.
         metadata: Text by key, stored in the model.
-        channels: Channels of the visible image.
+        colour: Whether the visible image and the result are RGB.
 
     Raises:
         ExportError: If ONNX is not installed.
@@ -129,19 +116,20 @@ def onnx_model(student: nn.Module, metadata: Mapping[str, str], channels: int = 
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise ExportError(f"ONNX export needs {error.name}: pip install 'fusion-gym[deploy]'.") from error
+    network: nn.Module = Deployed(student) if isinstance(student, Student) else student
+    network = (WithColour(network) if colour else network).eval()
     free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     generator = torch.Generator().manual_seed(1)
     # Two tensors, for the exporter takes one tensor given twice as one input.
-    example = tuple(torch.rand(2, count, 48, 64, generator=generator) for count in (1, channels))
+    example = tuple(torch.rand(2, count, 48, 64, generator=generator) for count in (1, 3 if colour else 1))
     with _quiet():
         program = torch.onnx.export(
-            student.eval(),
+            network,
             example,
             input_names=["ir", "vi"],
             output_names=["fused"],
             opset_version=OPSET,
             dynamic_shapes=(free, dict(free)),
-            custom_translation_table={torch.ops.aten.pixel_unshuffle.default: _unfolded},
             dynamo=True,
             verbose=False,
         )
@@ -155,7 +143,7 @@ def onnx_model(student: nn.Module, metadata: Mapping[str, str], channels: int = 
 
 
 @torch.no_grad()
-def onnx_deviation(model: bytes, student: nn.Module, channels: int = 1) -> float:
+def onnx_deviation(model: bytes, student: nn.Module, colour: bool = False) -> float:
     """Largest difference of a model's output from torch's, over `parity_pairs`.
 
     Raises:
@@ -164,9 +152,10 @@ def onnx_deviation(model: bytes, student: nn.Module, channels: int = 1) -> float
     from fusion_gym.fuser import onnx_session
 
     session = onnx_session(model, threads=1)
+    network = (WithColour(student) if colour else student).eval()
     return max(
-        float(np.abs(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0] - student(ir, vi).numpy()).max())
-        for ir, vi in parity_pairs(channels)
+        float(np.abs(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0] - network(ir, vi).numpy()).max())
+        for ir, vi in parity_pairs(3 if colour else 1)
     )
 
 
@@ -188,10 +177,8 @@ def export_onnx(
         ExportError: If ONNX is not installed, or the model deviates by more than `TOLERANCE`; nothing is written.
         fusion_gym.files.FileError: If the file cannot be written.
     """
-    channels = 3 if colour else 1
-    network = WithColour(student) if colour else student
-    content = onnx_model(network, metadata or {}, channels).SerializeToString()
-    deviation = onnx_deviation(content, network, channels)
+    content = onnx_model(student, metadata or {}, colour).SerializeToString()
+    deviation = onnx_deviation(content, student, colour)
     _require(deviation, "ONNX model")
     atomic_write(path, content)
     return deviation

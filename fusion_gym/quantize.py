@@ -22,13 +22,13 @@ def _feed(pair: ImagePair) -> dict[str, np.ndarray]:
 
 
 def quantised(model: Any, pairs: Sequence[ImagePair]) -> bytes:
-    """Quantises the convolutions but the last one: 8-bit weights by channel, 8-bit activations by fixed ranges.
+    """Quantises the convolutions that find features: 8-bit weights by channel, 8-bit activations by fixed ranges.
 
-    The last convolution gives the gains; they stay exact, for their errors would show in every pixel. Weights keep to
-    7 bit, so that 8-bit products do not saturate on processors without VNNI.
+    Gains and offset, and what they are applied to, stay exact, for their errors would show in every pixel. Weights
+    keep to 7 bit, so that 8-bit products do not saturate on processors without VNNI.
 
     Args:
-        model: ONNX model with the inputs ``ir`` and ``vi`` in luminance.
+        model: What `fusion_gym.export.onnx_model` makes of a student in luminance.
         pairs: What the ranges of the activations are taken from.
 
     Returns:
@@ -47,7 +47,8 @@ def quantised(model: Any, pairs: Sequence[ImagePair]) -> bytes:
             """The next feed, or None at the end."""
             return next(self.feeds, None)
 
-    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    exact = [node.name for node in convolutions if not node.input[1].startswith(("stem.", "body."))]
     with tempfile.TemporaryDirectory() as folder:
         plain, made = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(plain))
@@ -58,7 +59,7 @@ def quantised(model: Any, pairs: Sequence[ImagePair]) -> bytes:
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=convolutions[-1:],
+                nodes_to_exclude=exact,
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,

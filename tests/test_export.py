@@ -7,6 +7,7 @@ import torch
 from fusion_gym import export
 from fusion_gym.fuser import load_student, onnx_session
 from fusion_gym.images import luminance
+from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.student import STUDENTS, Student, StudentError, save_student
 
 onnx = pytest.importorskip("onnx")
@@ -85,6 +86,18 @@ def test_the_rgb_variant_fuses_as_the_luminance_one_does_and_keeps_the_colour(tm
     np.testing.assert_allclose(ours[unclipped], student(ir, gray).numpy()[unclipped], atol=1e-4)
     difference = fused - vi.numpy()
     np.testing.assert_allclose((difference - difference[:, :1])[np.repeat(unclipped, 3, 1)], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("detail", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
+def test_the_arrangement_for_runtimes_computes_the_same(stride, detail):
+    generator = torch.Generator().manual_seed(stride)
+    student = Student(6, 2, generator, stride=stride, detail=detail, lean=detail).eval()
+    torch.nn.init.normal_(student.head.weight, std=0.05, generator=generator)
+    for size in ((16, 16), (17, 30), (1, 1), (41, 24)):
+        ir, vi = sources(size, count=2)
+        with torch.no_grad():
+            torch.testing.assert_close(Deployed(student)(ir, vi), student(ir, vi), atol=1e-5, rtol=0)
 
 
 class Erratic(torch.nn.Module):

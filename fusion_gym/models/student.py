@@ -19,8 +19,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
 STUDENTS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 16, "depth": 2, "stride": 4, "detail": False},
-    "small": {"width": 16, "depth": 1, "stride": 2, "detail": True},
-    "base": {"width": 32, "depth": 1, "stride": 2, "detail": True},
+    "small": {"width": 16, "depth": 1, "stride": 2, "detail": True, "lean": True},
+    "base": {"width": 32, "depth": 1, "stride": 2, "detail": True, "lean": True},
 }
 
 
@@ -65,51 +65,64 @@ def bounded(image: Tensor) -> Tensor:
     return _Bounded.apply(image)
 
 
-def _active(x: Tensor, slope: float = SLOPE) -> Tensor:  # an argument, for TorchScript takes no global numbers
+def leaky(x: Tensor, slope: float = SLOPE) -> Tensor:
+    """The activation; its slope is an argument, for TorchScript takes no global numbers."""
     return F.leaky_relu(x, slope)
 
 
 class _Convolution(nn.Conv2d):
     """A convolution that draws no weights of its own, so that nothing is taken from torch's default generator."""
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3) -> None:
-        super().__init__(inputs, outputs, size, padding=size // 2)
+    def __init__(self, inputs: int, outputs: int, size: int = 3, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, size, padding=size // 2, groups=groups)
 
     def reset_parameters(self) -> None:
         """Leaves the weights as they are."""
 
 
+def _convolution(inputs: int, outputs: int, separable: bool) -> nn.Module:
+    """A 3×3 convolution, or the depthwise-separable one, which takes an eighth of the operations."""
+    if not separable:
+        return _Convolution(inputs, outputs)
+    return nn.Sequential(_Convolution(inputs, inputs, groups=inputs), _Convolution(inputs, outputs, 1))
+
+
 class _Level(nn.Module):
     """Residual convolutions at one resolution, and the next lower resolution between them."""
 
-    def __init__(self, width: int, depth: int, levels: int) -> None:
+    def __init__(self, width: int, depth: int, levels: int, lean: bool) -> None:
         super().__init__()
+        self.lean = lean
         before = depth // 2 if levels > 1 else depth
-        self.before = nn.ModuleList(_Convolution(width, width) for _ in range(before))
-        self.after = nn.ModuleList(_Convolution(width, width) for _ in range(depth - before))
-        self.lower = nn.ModuleList([_Lower(width, depth, levels - 1)] if levels > 1 else [])
+        convolutions = [_convolution(width, width, lean and levels > 1) for _ in range(depth)]
+        self.before, self.after = nn.ModuleList(convolutions[:before]), nn.ModuleList(convolutions[before:])
+        self.lower = nn.ModuleList([_Lower(width, depth, levels - 1, lean)] if levels > 1 else [])
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.before:
-            x = x + _active(conv(x))
+            x = self.sum(x, conv(x))
         for lower in self.lower:
             x = x + lower(x)
         for conv in self.after:
-            x = x + _active(conv(x))
+            x = self.sum(x, conv(x))
         return x
+
+    def sum(self, x: Tensor, change: Tensor) -> Tensor:
+        """Adds a residual; runtimes compute a convolution, the sum and an activation after it in one go."""
+        return leaky(x + change) if self.lean else x + leaky(change)
 
 
 class _Lower(nn.Module):
     """What half the resolution and twice the width add to a level."""
 
-    def __init__(self, width: int, depth: int, levels: int) -> None:
+    def __init__(self, width: int, depth: int, levels: int, lean: bool) -> None:
         super().__init__()
-        self.down = _Convolution(width, 2 * width)
-        self.level = _Level(2 * width, depth, levels)
+        self.down = _convolution(width, 2 * width, lean and levels > 1)
+        self.level = _Level(2 * width, depth, levels, lean)
         self.up = _Convolution(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.level(_active(self.down(F.avg_pool2d(x, 2))))
+        x = self.level(leaky(self.down(F.avg_pool2d(x, 2))))
         return F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
 
 
@@ -126,6 +139,7 @@ class Student(nn.Module):
         generator: Source of the initial weights; none draws them from torch's default generator.
         stride: Pixels folded into one cell, in each direction: 1, 2, 4 or 8.
         detail: Whether the sources' fine detail, the difference from their 3×3 mean, has gains of its own.
+        lean: Whether only the lowest resolution has full convolutions, the others depthwise-separable ones.
 
     Attributes:
         multiple: Cells of the lowest resolution lie at multiples of it, in pixels.
@@ -135,6 +149,8 @@ class Student(nn.Module):
         ValueError: If width is not in 2..256, depth not in 0..16, or the stride is another one.
     """
 
+    __jit_unused_properties__ = ("settings",)
+
     def __init__(
         self,
         width: int = 16,
@@ -142,6 +158,7 @@ class Student(nn.Module):
         generator: torch.Generator | None = None,
         stride: int = 4,
         detail: bool = False,
+        lean: bool = False,
     ) -> None:
         super().__init__()
         if not 2 <= width <= 256:
@@ -150,13 +167,13 @@ class Student(nn.Module):
             raise ValueError(f"The student's depth is {depth}; it takes 0 to 16 convolutions.")
         if stride not in (1, 2, 4, 8):
             raise ValueError(f"The student's stride is {stride}; it takes 1, 2, 4 or 8 pixels.")
-        self.width, self.depth, self.stride, self.detail = width, depth, stride, detail
+        self.width, self.depth, self.stride, self.detail, self.lean = width, depth, stride, detail, lean
         levels = (COARSEST // stride).bit_length()
         self.multiple = COARSEST
         self.reach = (1 + depth) * sum(stride << level for level in range(levels)) + COARSEST + int(detail)
         self.cell = stride**2  # channels that a source is folded into
         self.stem = _Convolution(2 * self.cell, width)
-        self.body = _Level(width, depth, levels)
+        self.body = _Level(width, depth, levels, lean)
         self.head = _Convolution(width, (2 * int(detail) + 3) * self.cell, 1)
         self.reset_parameters(generator)
 
@@ -164,7 +181,8 @@ class Student(nn.Module):
         """Draws new weights: He's normal distribution inside, a head near zero, so that it starts as a mean."""
         for module in self.modules():
             if isinstance(module, _Convolution):
-                nn.init.kaiming_normal_(module.weight, a=SLOPE, generator=generator)
+                activated = module.groups == 1  # a depthwise convolution is followed by another, not by an activation
+                nn.init.kaiming_normal_(module.weight, a=SLOPE if activated else 1.0, generator=generator)
                 nn.init.zeros_(module.get_parameter("bias"))
         nn.init.normal_(self.head.weight, std=0.001, generator=generator)
         nn.init.constant_(self.head.get_parameter("bias")[: 2 * self.cell], 0.5)
@@ -175,9 +193,9 @@ class Student(nn.Module):
         sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
         bases = folded = F.pixel_unshuffle(sources, self.stride)
         if self.detail:
-            fine = sources - F.avg_pool2d(sources, 3, stride=1, padding=1, count_include_pad=False)
+            fine = sources - F.avg_pool2d(F.pad(sources, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
             bases = torch.cat((folded, F.pixel_unshuffle(fine, self.stride)), dim=1)
-        maps = self.head(self.body(_active(self.stem(folded))))
+        maps = self.head(self.body(leaky(self.stem(folded))))
         gains, offset = maps.split([bases.shape[1], self.cell], dim=1)
         for part in (gains * bases).split(self.cell, dim=1):
             offset = offset + part
@@ -187,7 +205,8 @@ class Student(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that make a student of this shape."""
-        return {"width": self.width, "depth": self.depth, "stride": self.stride, "detail": self.detail}
+        shape = {"width": self.width, "depth": self.depth, "stride": self.stride}
+        return {**shape, "detail": self.detail, "lean": self.lean}
 
 
 def save_student(student: Student, path: str | Path, half: bool = False) -> None:

@@ -1,0 +1,69 @@
+"""The same student, arranged for runtimes: fewer and larger operations, to be computed without leaving their layout."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusion_gym.models.student import Student, leaky
+
+
+class Deployed(nn.Module):
+    """Computes what the student does, from its weights, within rounding.
+
+    Unfolding the sources and taking their fine detail is one strided convolution, and so is unfolding together with
+    the first convolution; the gains are applied to all at once, and a convolution with ones sums them up.
+
+    Args:
+        student: The student; its body is shared.
+    """
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        stride, cell = student.stride, student.cell
+        self.stride, self.multiple, self.margin = stride, student.multiple, int(student.detail)
+        self.body = student.body
+        stem = student.stem.weight.unflatten(1, (2, stride, stride)).permute(0, 1, 4, 2, 5, 3)
+        self.stem = _convolution(stem.flatten(4, 5).flatten(2, 3), student.stem.bias, stride, padding=stride)
+        self.bases = _convolution(_bases(stride, self.margin), None, stride)
+        kinds = self.bases.out_channels
+        weight, bias = student.head.weight, student.head.get_parameter("bias")
+        self.gains = _convolution(weight[:kinds], bias[:kinds])
+        self.offset = _convolution(weight[kinds:], bias[kinds:])
+        self.total = _convolution(torch.eye(cell).repeat(1, kinds // cell)[..., None, None], None)
+
+    def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
+        """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
+        height, width = ir.shape[-2:]
+        margin, right, below = self.margin, -width % self.multiple, -height % self.multiple
+        sources = torch.cat((ir, vi), dim=1)
+        plain = F.pad(sources, (0, right, 0, below), mode="replicate")
+        around = F.pad(sources, (margin, right + margin, margin, below + margin), mode="replicate") if margin else plain
+        features = self.body(leaky(self.stem(plain)))
+        fused = self.total(self.gains(features) * self.bases(around)) + self.offset(features)
+        return F.pixel_shuffle(fused.clamp(0.0, 1.0), self.stride)[..., :height, :width]
+
+
+def _convolution(weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    """A convolution with the weights that are given."""
+    outputs, inputs, size, _ = weight.shape
+    made = nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, stride, padding, bias=bias is not None)
+    made.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return made
+
+
+def _bases(stride: int, margin: int) -> Tensor:
+    """The kernel that gives each source's pixels of a cell, and with a margin of 1 their fine detail after them."""
+    size, cell = stride + 2 * margin, stride**2
+    kernel = torch.zeros(2 * (1 + margin), cell, 2, size, size)
+    for source in range(2):
+        for pixel in range(cell):
+            y, x = divmod(pixel, stride)
+            kernel[source, pixel, source, y + margin, x + margin] = 1
+            if margin:
+                kernel[2 + source, pixel, source, y : y + 3, x : x + 3] = -1 / 9
+                kernel[2 + source, pixel, source, y + 1, x + 1] += 1
+    return kernel.flatten(0, 1)
