@@ -99,14 +99,9 @@ def root(values: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 
 
-def means(batch: Batch) -> Tensor:
-    """Mean of each image, (N, C, 1, 1), as a constant."""
-    return batch.pixels.detach().mean((-2, -1), keepdim=True)
-
-
 def centred(batch: Batch) -> Tensor:
-    """The images minus their means: squares of these lose least in float32."""
-    return batch.pixels - batch.of(means)
+    """The images less their means, which count as constants: squares of these lose least in float32."""
+    return batch.pixels - batch.pixels.detach().mean((-2, -1), keepdim=True)
 
 
 def quantised(batch: Batch) -> Batch:

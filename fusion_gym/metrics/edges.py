@@ -24,14 +24,14 @@ def edges(batch: Batch, mode: str, floor: float) -> tuple[Tensor, Tensor]:
     """Strength of the edges and their orientation from -1 to 1, in right angles; (N, C, H, W) each."""
     across, down = sobel(batch, mode)
     upright = across == 0
-    orientation = (down / across.masked_fill(upright, 1.0)).atan_().mul_(2 / math.pi).masked_fill_(upright, -1.0)
-    return root(across.square().addcmul_(down, down).add_(floor)), orientation
+    orientation = (down / torch.where(upright, 1.0, across)).atan_().mul_(2 / math.pi)
+    return root(across.square().addcmul_(down, down).add_(floor)), torch.where(upright, -1.0, orientation)
 
 
 def _preserved(ratio: Tensor, aligned: Tensor) -> Tensor:
     """The product of the sigmoids of both terms, whose memory it takes; without their gains: see `GAIN`."""
-    strength = ratio.sub_(STRENGTH[2]).mul_(STRENGTH[1]).sigmoid_()
-    return strength * aligned.sub_(ORIENTATION[2]).mul_(ORIENTATION[1]).sigmoid_()
+    strength = ratio.mul_(STRENGTH[1]).sub_(STRENGTH[1] * STRENGTH[2]).sigmoid_()
+    return strength * aligned.mul_(ORIENTATION[1]).sub_(ORIENTATION[1] * ORIENTATION[2]).sigmoid_()
 
 
 def preservation(fused: Batch, sources: Batch) -> Tensor:

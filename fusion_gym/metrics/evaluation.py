@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
+import torch
 from torch import Tensor
 
 from fusion_gym.metrics.batch import Batch, Sources, check_images, quantised
-from fusion_gym.metrics.table import METRICS
+from fusion_gym.metrics.table import METRICS, Measure
 
 CONVENTIONS = ("fusiongym", "cddfuse")
 
@@ -22,7 +24,7 @@ def available(convention: str = "fusiongym") -> tuple[str, ...]:
         raise ValueError(f"There is no convention {convention!r}; choose among {', '.join(CONVENTIONS)}.")
     if convention == "cddfuse":
         return tuple(name for name, metric in METRICS.items() if metric.cddfuse is not None)
-    return tuple(name for name in METRICS if name != "SSIM_dr2")
+    return tuple(name for name, metric in METRICS.items() if metric.unasked)
 
 
 def check_names(names: Iterable[str], convention: str = "fusiongym") -> None:
@@ -38,7 +40,7 @@ def check_names(names: Iterable[str], convention: str = "fusiongym") -> None:
             raise ValueError(f"There is no metric {name!r}{where}; choose among {', '.join(known)}.")
 
 
-def _prepare(fused: Tensor, sources: Sources, names: Sequence[str]) -> Batch:
+def _check(fused: Tensor, sources: Sources, names: Sequence[str]) -> None:
     check_images("fused", fused)
     pixels = sources.pixels
     if (len(fused), *fused.shape[2:]) != (len(pixels), *pixels.shape[2:]) or fused.device != pixels.device:
@@ -54,7 +56,20 @@ def _prepare(fused: Tensor, sources: Sources, names: Sequence[str]) -> Batch:
                 f"{name} needs images of at least {least}x{least} pixels, these are {fused.shape[3]}x{fused.shape[2]}; "
                 f"leave {name} out or give larger images."
             )
-    return Batch(fused * 255)
+
+
+def _values(
+    fused: Tensor, sources: Sources, measures: Mapping[str, Measure | None], levels: bool = False
+) -> dict[str, Tensor]:
+    """Calls measures on fused images; without a gradient, in the mode that costs torch the least."""
+    tracked = torch.is_grad_enabled() and fused.requires_grad
+    with nullcontext() if tracked else torch.inference_mode():
+        images: Batch = Batch(fused * 255)
+        known: Batch = sources
+        if levels:
+            images, known = images.of(quantised), sources.of(quantised)
+        values = {name: measure(images, known) for name, measure in measures.items() if measure is not None}
+    return values if tracked else {name: value.clone() for name, value in values.items()}  # ordinary tensors again
 
 
 def evaluate(
@@ -80,12 +95,10 @@ def evaluate(
     """
     chosen = available(convention) if names is None else tuple(names)
     check_names(chosen, convention)
-    batch = _prepare(fused, sources, chosen)
-    if convention == "fusiongym":
-        return {name: METRICS[name].evaluate(batch, sources) for name in chosen}
-    levels, source_levels = quantised(batch), sources.of(quantised)
-    measures = {name: METRICS[name].cddfuse for name in chosen}
-    return {name: measure(levels, source_levels) for name, measure in measures.items() if measure is not None}
+    _check(fused, sources, chosen)
+    if convention == "cddfuse":
+        return _values(fused, sources, {name: METRICS[name].cddfuse for name in chosen}, levels=True)
+    return _values(fused, sources, {name: METRICS[name].evaluate for name in chosen})
 
 
 def evaluate_per_source(fused: Tensor, sources: Sources, names: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -104,5 +117,5 @@ def evaluate_per_source(fused: Tensor, sources: Sources, names: Sequence[str] | 
     """
     chosen = available() if names is None else tuple(names)
     check_names(chosen)
-    batch = _prepare(fused, sources, chosen)
-    return {name: METRICS[name].values(batch, sources) for name in chosen}
+    _check(fused, sources, chosen)
+    return _values(fused, sources, {name: METRICS[name].values for name in chosen})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics.batch import Batch, root
+from fusion_gym.metrics.batch import Batch, ordinary, root
 
 
 def differences(batch: Batch, mode: str = "replicate") -> tuple[Tensor, Tensor]:
@@ -36,15 +38,18 @@ def average_gradient(fused: Batch, sources: Batch) -> Tensor:
     """AG, (N,)."""
     across, down = fused.of(differences)
     across, down = across[..., 1:-1, :], down[..., 1:-1]
-    wide, high = _one_sided(across.shape[-1], across), _one_sided(down.shape[-2], down)
-    return root((across * wide).square() + (down * high[:, None]).square()).mean((-3, -2, -1)) / 2**0.5
+    wide, high = (_halves(length, across.dtype, across.device) for length in (across.shape[-1], down.shape[-2]))
+    across, down = across * wide, down * high[:, None]
+    return root(torch.addcmul(across.square(), down, down)).mean((-3, -2, -1)) / 2**0.5
 
 
-def _one_sided(length: int, like: Tensor) -> Tensor:
+@lru_cache(maxsize=64)
+def _halves(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Turns differences over two pixels into gradients: halves them, save at the border, where they span one."""
-    weights = torch.full((length,), 0.5, dtype=like.dtype, device=like.device)
-    weights[0] = weights[-1] = 1.0
-    return weights
+    with ordinary():
+        weights = torch.full((length,), 0.5, dtype=dtype, device=device)
+        weights[0] = weights[-1] = 1.0
+        return weights
 
 
 def spatial_frequency(fused: Batch, sources: Batch) -> Tensor:

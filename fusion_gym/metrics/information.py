@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from fusion_gym.metrics.batch import Batch
+from fusion_gym.metrics.batch import Batch, ordinary
 
 LEVELS = 256
 
@@ -17,24 +18,37 @@ def levels(batch: Batch) -> Tensor:
     return (batch.pixels.detach() + 0.5).clamp_(0, LEVELS - 1).long().flatten(2)
 
 
-def _offsets(codes: Tensor, kinds: int) -> Tensor:
-    """Where the counts of each image begin, (N, C, 1), for counting all images at once."""
-    shape = codes.shape[:2]
-    return torch.arange(shape.numel(), device=codes.device).view(*shape, 1) * kinds
+@lru_cache(maxsize=16)
+def _offsets(images: int, channels: int, device: torch.device) -> Tensor:
+    """Where the levels of each image begin, (N, C, 1), for counting all images at once."""
+    with ordinary():
+        return torch.arange(images * channels, device=device).view(images, channels, 1) * LEVELS
+
+
+def _own_levels(batch: Batch) -> Tensor:
+    """The grey levels, int64 (N · C · H·W,), numbered on from image to image."""
+    codes = batch.of(levels)
+    return (codes + _offsets(codes.shape[0], codes.shape[1], codes.device)).flatten()
 
 
 def _counts(codes: Tensor, kinds: int, most: int) -> Tensor:
     """How often each code occurs, (kinds,): int64 codes, (M,), no more than ``most`` of each kind."""
     dtype = torch.int16 if most < 2**15 else torch.int32  # the smaller, the less memory to clear
-    counts = torch.zeros(kinds, dtype=dtype, device=codes.device)
-    return counts.scatter_add_(0, codes, torch.ones_like(codes, dtype=dtype))
+    one = torch.ones((), dtype=dtype, device=codes.device)
+    return torch.zeros(kinds, dtype=dtype, device=codes.device).scatter_add_(0, codes, one.expand(codes.shape))
+
+
+@lru_cache(maxsize=16)
+def _logs(most: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Binary logarithms of the whole numbers up to ``most``."""
+    with ordinary():
+        return torch.arange(most + 1, device=device).to(dtype).log2()
 
 
 def histogram(batch: Batch) -> Tensor:
     """Share of each level, (N, C, 256)."""
-    codes = batch.of(levels)
-    *shape, pixels = codes.shape
-    counts = _counts((codes + _offsets(codes, LEVELS)).flatten(), math.prod(shape) * LEVELS, pixels)
+    *shape, pixels = batch.of(levels).shape
+    counts = _counts(batch.of(_own_levels), math.prod(shape) * LEVELS, pixels)
     return counts.view(*shape, LEVELS).to(batch.pixels.dtype) / pixels
 
 
@@ -62,10 +76,9 @@ def _first_codes(sources: Batch) -> tuple[Tensor, int]:
 
     Only levels that occur have codes: each level of each image its own.
     """
-    codes = sources.of(levels)
     ranks = (sources.of(histogram) > 0).flatten().cumsum(0)
-    first = ranks.index_select(0, (codes + _offsets(codes, LEVELS)).flatten()) - 1
-    return first.view(codes.shape) * LEVELS, int(ranks[-1]) * LEVELS
+    first = ranks.index_select(0, sources.of(_own_levels)) - 1
+    return first.view(sources.of(levels).shape) * LEVELS, int(ranks[-1]) * LEVELS
 
 
 def mutual_information(fused: Batch, sources: Batch) -> Tensor:
@@ -78,7 +91,7 @@ def mutual_information(fused: Batch, sources: Batch) -> Tensor:
     *shape, pixels = first.shape
     codes = (first + fused.of(levels)).flatten()
     shared = _counts(codes, kinds, pixels).index_select(0, codes)
-    logs = torch.arange(pixels + 1, device=codes.device).to(fused.pixels.dtype).log2()
+    logs = _logs(pixels, fused.pixels.dtype, codes.device)
     joint = math.log2(pixels) - logs.index_select(0, shared.int()).view(*shape, pixels).mean(-1)
     return (fused.of(entropies) + sources.of(entropies) - joint).clamp_min(0)
 

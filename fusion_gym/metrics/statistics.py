@@ -10,37 +10,55 @@ FLAT = 1e-6  # a variance below this (a standard deviation of 0.001 levels) coun
 PSNR_LIMIT = 100.0
 
 
-def variance(batch: Batch) -> Tensor:
+def _means(batch: Batch) -> Tensor:
+    """Mean of each image, (N, C)."""
+    return batch.pixels.mean((-2, -1))
+
+
+def _variances(batch: Batch) -> Tensor:
     """Variance of each image over its pixels, (N, C)."""
     return batch.of(centred).square().mean((-2, -1))
 
 
-def standard_deviation(fused: Batch, sources: Batch) -> Tensor:
-    """SD, (N,)."""
-    return root(fused.of(variance)[:, 0])
+def _covariances(fused: Batch, sources: Batch) -> Tensor:
+    """Covariance with each source, (N, 2)."""
+    return (fused.of(centred) * sources.of(centred)).mean((-2, -1))
 
 
-def _quotient(covariance: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _source_covariance(sources: Batch) -> Tensor:
+    """Covariance of the two sources, (N, 1)."""
+    return sources.of(centred).prod(1, keepdim=True).mean((-2, -1))
+
+
+def _difference_variances(fused: Batch, sources: Batch) -> Tensor:
+    """Variance of the difference from each source, (N, 2)."""
+    return (fused.of(centred) - sources.of(centred)).square().mean((-2, -1))
+
+
+def _correlation(covariance: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Correlation from a covariance and two variances."""
     return covariance * (first.clamp_min(FLAT) * second.clamp_min(FLAT)).rsqrt()
 
 
+def standard_deviation(fused: Batch, sources: Batch) -> Tensor:
+    """SD, (N,)."""
+    return root(fused.of(_variances)[:, 0])
+
+
 def correlation(fused: Batch, sources: Batch) -> Tensor:
     """CC for each source, (N, 2)."""
-    covariance = (fused.of(centred) * sources.of(centred)).mean((-2, -1))
-    return _quotient(covariance, fused.of(variance), sources.of(variance))
+    return _correlation(fused.of(_covariances, sources), fused.of(_variances), sources.of(_variances))
 
 
 def correlation_of_differences(fused: Batch, sources: Batch) -> Tensor:
     """SCD for each source, (N, 2): how the fused image without the other source correlates with this one."""
-    source = sources.of(centred)
-    rest = fused.of(centred) - source.flip(1)
-    return _quotient((rest * source).mean((-2, -1)), rest.square().mean((-2, -1)), sources.of(variance))
+    covariance = fused.of(_covariances, sources) - sources.of(_source_covariance)
+    return _correlation(covariance, fused.of(_difference_variances, sources).flip(1), sources.of(_variances))
 
 
 def squared_error(fused: Batch, sources: Batch) -> Tensor:
-    """MSE for each source, (N, 2)."""
-    return (fused.pixels - sources.pixels).square().mean((-2, -1))
+    """MSE for each source, (N, 2): of the parts without the means, and of the means."""
+    return fused.of(_difference_variances, sources) + (fused.of(_means) - sources.of(_means)).square()
 
 
 def _decibels(peak: float | Tensor, error: Tensor) -> Tensor:
@@ -51,14 +69,14 @@ def _decibels(peak: float | Tensor, error: Tensor) -> Tensor:
 
 def peak_ratios(fused: Batch, sources: Batch) -> Tensor:
     """PSNR for each source, (N, 2)."""
-    return _decibels(255.0, fused.of(squared_error, sources))
+    return _decibels(255.0, squared_error(fused, sources))
 
 
 def peak_ratio(fused: Batch, sources: Batch) -> Tensor:
     """PSNR from the mean error to both sources, (N,)."""
-    return _decibels(255.0, fused.of(squared_error, sources).mean(1))
+    return _decibels(255.0, squared_error(fused, sources).mean(1))
 
 
 def peak_ratio_evaluator(fused: Batch, sources: Batch) -> Tensor:
     """PSNR whose peak is the fused image's own maximum, (N,)."""
-    return _decibels(fused.pixels.amax((1, 2, 3)), fused.of(squared_error, sources).mean(1))
+    return _decibels(fused.pixels.amax((1, 2, 3)), squared_error(fused, sources).mean(1))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics.batch import Batch, centred, means
-from fusion_gym.metrics.windows import Window, box, gaussian, moments, slide
+from fusion_gym.metrics.batch import Batch
+from fusion_gym.metrics.windows import Window, box, gaussian, joint_moments, moments, tiles, totals
 
 WINDOW = 7
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -16,20 +16,30 @@ _K1, _K2 = 0.01, 0.03
 _SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # the divisor of the covariance is the number of pixels minus one
 
 
-def _source_terms(sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Local means of the centred sources and of the sources, and what they add to the two denominators."""
-    offset, variance = moments(sources.of(centred), window)
-    mean = offset + sources.of(means)
+def _source_terms(sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, ...]:
+    """Local means of the sources without and with the means of the tiles, and what they add to the denominators."""
+    offset, variance = moments(sources, window)
+    mean = offset + tiles(sources, len(window))[1]
     return offset, mean, mean * mean + c1, variance + c2
 
 
 def _terms(fused: Batch, sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, ...]:
-    """Numerators and denominators, luminance first, of half the two quotients at each place."""
+    """Numerators and denominators, luminance first, of half the two quotients at each place of the tiles."""
     source_offset, source_mean, square, spread = sources.of(_source_terms, window, c1, c2)
-    offset, variance = moments(fused.of(centred), window)
-    covariance = slide(fused.of(centred) * sources.of(centred), window).addcmul_(offset, source_offset, value=-1)
-    mean = offset + fused.of(means)
-    return (mean * source_mean).add_(c1 / 2), square + mean * mean, covariance.add_(c2 / 2), spread + variance
+    offset, variance, covariance = joint_moments(fused, sources, source_offset, window)
+    mean = offset + tiles(fused, len(window))[1]
+    return (
+        (mean * source_mean).add_(c1 / 2),
+        torch.addcmul(square, mean, mean),
+        covariance.add_(c2 / 2),
+        spread + variance,
+    )
+
+
+def _mean(values: Tensor, batch: Batch, size: int) -> Tensor:
+    """Mean over the places of a window in each image, (N, 2)."""
+    height, width = batch.pixels.shape[-2:]
+    return totals(values, batch, size) / ((height - size + 1) * (width - size + 1))
 
 
 def similarity(fused: Batch, sources: Batch, data_range: float = 255.0) -> Tensor:
@@ -43,7 +53,7 @@ def similarity(fused: Batch, sources: Batch, data_range: float = 255.0) -> Tenso
     # The divisor of the sample's covariances is taken out of the second quotient: it remains beside c2.
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2 / _SAMPLE
     products, squares, covariance, variances = _terms(fused, sources, box(WINDOW), c1, c2)
-    return 4 * ((products * covariance) / (squares * variances)).mean((-2, -1))
+    return 4 * _mean((products * covariance) / (squares * variances), fused, WINDOW)
 
 
 def similarity_range_2(fused: Batch, sources: Batch) -> Tensor:
@@ -71,7 +81,7 @@ def multi_scale_similarity(fused: Batch, sources: Batch) -> Tensor:
         quality = 2 * covariance / variances
         if scale == len(SCALE_WEIGHTS) - 1:
             quality = quality * (2 * products / squares)
-        mean = quality.mean((-2, -1))
+        mean = _mean(quality, fused, SCALE_WINDOW)
         # A negative similarity counts as 0; the floor keeps the gradient of the power finite.
         result = result * torch.where(mean > 0, mean.clamp_min(1e-12) ** weight, 0.0)
     return result

@@ -30,6 +30,7 @@ class Metric:
         joint: Computes one value per image; None takes the mean over the sources of `values`.
         cddfuse: Computes the public evaluator's value from 8-bit levels; None where it has none.
         min_side: Least height and width in pixels.
+        unasked: Whether the own convention has it where no names are given.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Metric:
     joint: Measure | None = None
     cddfuse: Measure | None = None
     min_side: int = 1
+    unasked: bool = True
 
     def evaluate(self, fused: Batch, sources: Batch) -> Tensor:
         """The value per image in the own convention, (N,)."""
@@ -205,6 +207,7 @@ METRICS: dict[str, Metric] = {
         structure.similarity_range_2,
         cddfuse=_sum(structure.similarity_range_2),
         min_side=structure.WINDOW,
+        unasked=False,
     ),
     "MS-SSIM": Metric(
         "multi-scale structural similarity",

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics.batch import ordinary
+from fusion_gym.metrics.batch import Batch, ordinary
 
 Window = tuple[float, ...]  # weights in one dimension; in two, a window is their outer product
+Cut = tuple[int, int, int]  # number of tiles, their distance and their length along an axis
+TILE = 96  # most places of a window along the side of a tile
 LARGE = 2**16  # pixels from which on tiles are convolved
-TILE = 80  # most places of a window along the side of a tile
 BLOCK = 40  # places of the window in one product: wide enough for a fast product, narrow enough for few zeros
 
 
@@ -29,23 +30,6 @@ def box(size: int) -> Window:
     return (1 / size,) * size
 
 
-def _sums(x: Tensor, size: int, axis: int) -> Tensor:
-    """Sums of ``size`` neighbours along an axis, from sums of 2, 4, 8, ... of them."""
-    places = x.shape[axis] - size + 1
-    width, start = 1, 0
-    total: Tensor | None = None
-    while width <= size:
-        if size & width:
-            part = x.narrow(axis, start, places)
-            total = part if total is None else total + part
-            start += width
-        width *= 2
-        if width <= size:
-            x = x.narrow(axis, width // 2, x.shape[axis] - width // 2) + x.narrow(axis, 0, x.shape[axis] - width // 2)
-    assert total is not None
-    return total
-
-
 @lru_cache(maxsize=256)
 def _band(places: int, weights: Window, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix, (places, pixels), that has the window in every row, each ``stride`` further to the right."""
@@ -54,21 +38,6 @@ def _band(places: int, weights: Window, stride: int, dtype: torch.dtype, device:
         for row in range(places):
             matrix[row, row * stride : row * stride + len(weights)] = torch.tensor(weights, dtype=torch.float64)
         return matrix.to(dtype).to(device)
-
-
-@lru_cache(maxsize=64)
-def _taps(weights: Window) -> Tensor:
-    with ordinary():
-        return torch.tensor(weights)
-
-
-def _convolves(images: Tensor) -> bool:
-    """Whether the processor's convolution of each channel by itself is at hand, and worth its fixed cost.
-
-    It is oneDNN's, for float32; elsewhere products with banded matrices are fast and exact.
-    """
-    fits = images.dtype == torch.float32 and images.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return fits and images.numel() // images.shape[1] >= LARGE
 
 
 def _slide_down(images: Tensor, weights: Window, stride: int) -> Tensor:
@@ -81,73 +50,136 @@ def _slide_down(images: Tensor, weights: Window, stride: int) -> Tensor:
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
+@lru_cache(maxsize=64)
+def _taps(weights: Window, channels: int) -> tuple[Tensor, Tensor]:
+    """The window as a row and as a column for each channel."""
+    with ordinary():
+        rows = torch.tensor(weights).repeat(channels, 1, 1, 1)
+        return rows, rows.mT.contiguous()
+
+
+def _convolves(images: Tensor) -> bool:
+    """Whether the processor's convolution of each channel by itself is at hand, and worth its fixed cost.
+
+    It is oneDNN's, for float32; elsewhere products with banded matrices are fast and exact.
+    """
+    fits = images.dtype == torch.float32 and images.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return fits and images.numel() // images.shape[1] >= LARGE
+
+
 def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
     """Weighted means over all windows that lie inside the images.
 
     Args:
-        images: (N, C, H, W), at least as large as the window. Images in the channels-last format are convolved channel
-            by channel.
+        images: (N, C, H, W), at least as large as the window; float32 in the channels-last format is convolved.
         weights: The window, of length K.
         stride: Keeps every ``stride``-th place, from the first one.
 
     Returns:
         (N, C, (H - K) // stride + 1, (W - K) // stride + 1).
     """
-    channels = images.shape[1]
-    if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
-        taps = _taps(weights).to(images).expand(channels, 1, 1, -1)
-        across = F.conv2d(images, taps, stride=(1, stride), groups=channels)
-        return F.conv2d(across, taps.mT, stride=(stride, 1), groups=channels)
-    if stride == 1 and len(set(weights)) == 1:
-        return _sums(_sums(images, len(weights), -1), len(weights), -2) / len(weights) ** 2
+    convolved = images.dtype == torch.float32 and not images.is_contiguous()
+    if convolved and images.is_contiguous(memory_format=torch.channels_last):
+        channels = images.shape[1]
+        row, column = _taps(weights, channels)
+        return F.conv2d(
+            F.conv2d(images, row, None, (1, stride), groups=channels), column, None, (stride, 1), groups=channels
+        )
     down = _slide_down(images.flatten(0, 1), weights, stride)
     return _slide_down(down.mT, weights, stride).mT.unflatten(0, images.shape[:2])
 
 
-def _cut(length: int, size: int) -> tuple[int, int]:
-    """Into how many tiles an axis is cut, and the places of the window in each."""
+def _cut(length: int, size: int) -> Cut:
+    """How an axis is cut so that each place of a window lies in one tile."""
     places = length - size + 1
     count = -(-places // TILE)
-    return count, -(-places // count)
+    step = -(-places // count)
+    return (1, length, length) if count == 1 else (count, step, step + size - 1)
 
 
-def tiles(images: Tensor, size: int) -> Tensor:
-    """Cuts images into tiles, each less its mean, such that each place of a window lies in one tile.
+def _tiles(batch: Batch, down: Cut, across: Cut) -> tuple[Tensor, Tensor]:
+    """The tiles less their means, (C, N · tiles of an image, h, w), and the means, as constants."""
+    images = batch.pixels
+    layout = torch.channels_last if _convolves(images) else torch.contiguous_format
+    missing = [
+        (count - 1) * step + extent - length
+        for (count, step, extent), length in zip((down, across), images.shape[-2:], strict=True)
+    ]
+    if any(missing):
+        images = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
+    images = images.unfold(2, down[2], down[1]).unfold(3, across[2], across[1]).transpose(0, 1).flatten(1, 3)
+    images = images.contiguous(memory_format=layout)
+    means = images.detach().mean((-2, -1), keepdim=True)
+    return images - means, means
 
-    The moments of tiles lose less to rounding than those of images, whose mean may be far from a pixel's
-    neighbourhood, and many small images convolve faster than a few large ones.
+
+def tiles(batch: Batch, size: int) -> tuple[Tensor, Tensor]:
+    """Cuts images into tiles such that each place of a window lies in one tile.
+
+    The moments of tiles without their means lose less to rounding than those of images, whose mean may be far from a
+    pixel's neighbourhood; and many small images convolve faster than a few large ones.
 
     Args:
-        images: (N, C, H, W).
+        batch: The images.
         size: Side of the window.
 
     Returns:
-        (C, N · tiles of an image, h, w), in the memory format that `slide` is fastest in. The last tiles may be
-        filled up: see `inside`.
+        The tiles less their means, (C, N · tiles of an image, h, w), in the memory format that `slide` is fastest in,
+        and the means, (C, N · tiles of an image, 1, 1), as constants. The last tiles of an image may be filled up:
+        `totals` leaves out what is beyond it. Small images are their only tile, whatever the window.
     """
-    convolved = _convolves(images)
-    (rows, high), (columns, wide) = (_cut(length, size) for length in images.shape[-2:])
-    missing = [
-        count * places + size - 1 - length
-        for count, places, length in ((columns, wide, images.shape[-1]), (rows, high, images.shape[-2]))
-    ]
-    if any(missing):
-        images = F.pad(images, (0, missing[0], 0, missing[1]), mode="replicate")
-    cut = images.unfold(2, high + size - 1, high).unfold(3, wide + size - 1, wide).transpose(0, 1).flatten(1, 3)
-    cut = cut.contiguous(memory_format=torch.channels_last if convolved else torch.contiguous_format)
-    return cut - cut.detach().mean((-2, -1), keepdim=True)
+    return batch.of(_tiles, *(_cut(length, size) for length in batch.pixels.shape[-2:]))
 
 
-def inside(images: Tensor, size: int) -> Tensor:
-    """Where the tiles' places are places of the window in the images: 1 there, 0 beyond; (1, all tiles, h, w)."""
-    (rows, high), (columns, wide) = (_cut(length, size) for length in images.shape[-2:])
-    mask = images.new_zeros(rows * high, columns * wide)
-    mask[: images.shape[-2] - size + 1, : images.shape[-1] - size + 1] = 1
-    mask = mask.unfold(0, high, high).unfold(1, wide, wide).flatten(0, 1)
-    return mask.repeat(len(images), 1, 1)[None]
+@lru_cache(maxsize=16)
+def _inside(shape: torch.Size, size: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """Where the places of the tiles of images are inside: 1 there, 0 beyond; None where all are inside."""
+    places = [length - size + 1 for length in shape[-2:]]
+    counts, _, extents = zip(*(_cut(length, size) for length in shape[-2:]), strict=True)
+    high, wide = (extent - size + 1 for extent in extents)
+    if [high * counts[0], wide * counts[1]] == places:
+        return None
+    with ordinary():
+        mask = torch.zeros(high * counts[0], wide * counts[1], dtype=dtype, device=device)
+        mask[: places[0], : places[1]] = 1
+        mask = mask.unfold(0, high, high).unfold(1, wide, wide).flatten(0, 1).repeat(shape[0], 1, 1)[None]
+        return mask.contiguous(memory_format=torch.channels_last)
 
 
-def moments(images: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-    """Local means and variances, (N, C, h, w) each, of images (N, C, H, W) whose mean is about 0."""
-    mean = slide(images, window)
-    return mean, (slide(images * images, window) - mean * mean).clamp_min_(0)
+def totals(values: Tensor, batch: Batch, size: int) -> Tensor:
+    """Sums over all places of each image, (N, C), of values at the places of the tiles, (C, all tiles, h, w)."""
+    mask = _inside(batch.pixels.shape, size, values.dtype, values.device)
+    values = values if mask is None else values * mask
+    return values.unflatten(1, (len(batch.pixels), -1)).sum((2, 3, 4)).T
+
+
+def moments(batch: Batch, window: Window) -> tuple[Tensor, Tensor]:
+    """Local means and variances of tiles without their means, (C, all tiles, h, w) each."""
+    x, _ = tiles(batch, len(window))
+    mean = slide(x, window)
+    return mean, (slide(x * x, window) - mean * mean).clamp_min_(0)
+
+
+def _products(fused: Batch, sources: Batch, down: Cut, across: Cut) -> Tensor:
+    """Tiles of the fused images, their squares and their products with those of the sources, (4, all tiles, h, w)."""
+    x, _ = fused.of(_tiles, down, across)
+    return torch.cat((x, x * x, x * sources.of(_tiles, down, across)[0]))
+
+
+def joint_moments(fused: Batch, sources: Batch, source_mean: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    """Local means and variances of tiles of fused images, and their covariances with the sources.
+
+    Args:
+        fused: The fused images.
+        sources: Their sources.
+        source_mean: The sources' local means, from `moments`.
+        window: Weights of the window.
+
+    Returns:
+        Means and variances, (1, all tiles, h, w), and covariances, (2, all tiles, h, w).
+    """
+    cuts = (_cut(length, len(window)) for length in fused.pixels.shape[-2:])
+    local = slide(fused.of(_products, sources, *cuts), window)
+    mean, square, cross = local[:1], local[1:2], local[2:]
+    variance = torch.addcmul(square, mean, mean, value=-1).clamp_min_(0)
+    return mean, variance, torch.addcmul(cross, mean, source_mean, value=-1)
