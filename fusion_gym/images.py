@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ MAX_PIXELS = 2**26
 MIN_SIDE = 16
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that hold 16 bit
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those left out have no segment; some stand in the pixels
 
 
 class ImageError(ValueError):
@@ -37,14 +40,20 @@ def _claimed_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _claimed_jpeg(data: bytes) -> tuple[int, int] | None:
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """The markers that begin a segment or end the picture, and the positions behind them."""
     at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    while found := _JPEG_MARKER.search(data, at):
+        at = found.end()
+        yield data[at - 1], at
+        at += int.from_bytes(data[at : at + 2], "big")  # a segment's length
+
+
+def _claimed_jpeg(data: bytes) -> tuple[int, int] | None:
+    for marker, at in _jpeg_markers(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            height, width = struct.unpack(">HH", data[at + 3 : at + 7])
             return width, height
-        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
     return None
 
 
@@ -59,6 +68,11 @@ def _claimed_tiff(data: bytes) -> tuple[int, int] | None:
         if tag in (256, 257):  # ImageWidth, ImageLength
             (size[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, where + 8)
     return (size[256], size[257]) if len(size) == 2 else None
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether a JPEG file ends before its picture does, which OpenCV before 5 fills up with gray."""
+    return data[:2] == b"\xff\xd8" and all(marker != 0xD9 for marker, _ in _jpeg_markers(data))
 
 
 def read_image(path: str | Path, min_side: int = MIN_SIDE, keep_depth: bool = False) -> np.ndarray:
@@ -85,7 +99,7 @@ def read_image(path: str | Path, min_side: int = MIN_SIDE, keep_depth: bool = Fa
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise ImageError(f"{path} claims {size[0]}x{size[1]} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
     image = None
-    if data:
+    if data and not _is_cut(data):
         try:
             # ANYCOLOR | ANYDEPTH keeps gray gray and 16 bit whole, drops alpha and applies EXIF orientation.
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)

@@ -40,12 +40,16 @@ def test_alpha_is_ignored(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), with_alpha[..., :3])
 
 
+def with_segment(data, body):
+    """A JPEG with one more segment, where cameras put EXIF data and thumbnails."""
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
 def jpeg_with_orientation(path, pixels, orientation):
     """A JPEG whose EXIF block says how the camera was held."""
     data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     tiff = b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHII", 0x0112, 3, 1, orientation) + struct.pack("<I", 0)
-    body = b"Exif\0\0" + tiff
-    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:])
+    path.write_bytes(with_segment(data, b"Exif\0\0" + tiff))
 
 
 @pytest.mark.parametrize(("orientation", "turned"), [(1, lambda a: a), (3, lambda a: a[::-1, ::-1]), (6, "clockwise")])
@@ -56,6 +60,32 @@ def test_exif_orientation_is_respected(tmp_path, orientation, turned):
     read = read_image(tmp_path / "a.jpg")
     assert read.shape == wanted.shape
     assert np.abs(read.astype(int) - wanted).max() <= 3
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_cut_short_is_refused_before_it_is_decoded(tmp_path, monkeypatch, progressive):
+    pixels, flags = image((40, 52, 3)), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    data = cv2.imencode(".jpg", pixels, flags)[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    read = read_image(path)
+    for more in (with_segment(data, data), data + b"\xff\xda, and what else a program keeps behind a picture"):
+        path.write_bytes(more)
+        np.testing.assert_array_equal(read_image(path), read)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    for whole in (data, with_segment(data, data)):  # the end of a thumbnail is not that of the picture
+        path.write_bytes(whole[: len(whole) - 50])
+        with pytest.raises(ImageError, match=r"a\.jpg"):
+            read_image(path)
+
+
+def test_fill_bytes_hide_no_claim(tmp_path):
+    data = cv2.imencode(".jpg", image())[1].tobytes()
+    at = data.index(b"\xff\xc0")
+    claim = data[: at + 5] + struct.pack(">HH", 65535, 65535) + data[at + 9 :]
+    (tmp_path / "a.jpg").write_bytes(claim[:2] + b"\xff\xff\xff" + claim[2:])
+    with pytest.raises(ImageError, match="claims 65535x65535"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_names_beyond_ascii(tmp_path):
