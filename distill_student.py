@@ -46,8 +46,8 @@ ENVIRONMENT, DECISIONS = "FusionDistill-v0", 16
 CONFIG, STATE, DONE, RECORD = "config.yml", "state.pt", "metrics.json", "episode.json"
 STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
 SETTINGS = (
-    *("agent", "data", "test", "teacher", "student", "width", "updates", "decisions", "learning_rate", "batch_size"),
-    *("env_kwargs", "seed", "device", "threads"),
+    *("agent", "data", "test", "teacher", "student", "width", "start", "updates", "decisions"),
+    *("learning_rate", "batch_size", "env_kwargs", "seed", "device", "threads"),
 )
 
 
@@ -61,6 +61,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--teacher", default="builtin", help="name, TorchScript or ONNX file, module:Class, or folder")
     add("--student", choices=sorted(STUDENTS), help="one of the family that is shipped, instead of a --width")
     add("--width", type=int, default=12, help="channels of the student (default: 12)")
+    add("--start", default="new", help="new, trained (weights that come with the package), or a weights file")
     add("--updates", type=int, default=3200, help="optimiser updates in all, rounded up (default: 3200)")
     add("--decisions", type=int, help="how often the agent is asked (default: as in its training, else 16)")
     add("--learning-rate", type=float, default=3e-3, help="of the student, at the start (default: 0.003)")
@@ -130,6 +131,7 @@ def make_env(config: dict[str, Any]) -> gym.Env:
         "teacher": config["teacher"],
         "student": config["student"],
         "student_width": config["width"],
+        "start": config["start"],
         "learning_rate": config["learning_rate"],
         "batch_size": config["batch_size"],
         "episode_steps": config["decisions"] * stretches,

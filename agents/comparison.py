@@ -154,7 +154,7 @@ class Comparison:
     """A comparison as the command line asks for it.
 
     Args:
-        args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``student``, ``width``,
+        args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``student``, ``width``, ``start``,
             ``learning_rate``, ``batch_size``, ``env_kwargs``, ``updates``, ``decisions``, ``seed``, ``device``,
             ``trust``, ``resume``, ``out`` and ``progress``.
 
@@ -182,6 +182,7 @@ class Comparison:
             "teacher": args.teacher,
             "student": args.student,
             "student_width": args.width,
+            "start": args.start,
             "learning_rate": args.learning_rate,
             "batch_size": args.batch_size,
             "device": args.device,

@@ -23,6 +23,7 @@ _ENVIRONMENTS: dict[str, dict[str, object]] = {
         "batch_size": 4,
         "patch_size": 32,
         "student_width": 8,
+        "start": "new",
         "probe_pairs": 2,
         "probe_size": 64,
     },

@@ -12,14 +12,15 @@ import torch
 from gymnasium import spaces
 
 from fusion_gym.actions import ACTIONS, decode
-from fusion_gym.distiller import Distiller, Stats
+from fusion_gym.distiller import SELF_LOSSES, Distiller, Stats
 from fusion_gym.memory import keep_freed_memory
-from fusion_gym.models.student import STUDENTS, Student
+from fusion_gym.models.student import STUDENTS, Student, read_start
 from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.probe import Reading
 from fusion_gym.task import Task, load_task
 
 MOST_THREADS, MOST_IMAGES = 256, 4096  # of a process; of a batch and of the probe
+NEW, TRAINED = "new", "trained"
 POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
 DIVERGENCE_PENALTY = 1.0  # of the score
 
@@ -66,7 +67,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         reference: str = "builtin",
         student_width: int | Sequence[int] = (8, 12, 16),
         student: str | None = None,
-        learning_rate: float | Sequence[float] = (5e-3, 1e-2),
+        start: str | Sequence[str] = (NEW, TRAINED, TRAINED),
+        learning_rate: float | Sequence[float] = (3e-3, 1e-2),
+        self_loss: str = "simple",
         episode_steps: int = 16,
         updates_per_step: int = 20,
         batch_size: int = 8,
@@ -90,9 +93,16 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         if student is not None and student not in STUDENTS:
             raise ValueError(f"student={student!r} is not allowed; give one of {', '.join(STUDENTS)}, or None.")
         self.student = student
+        self.starts = _choices("start", start, str)
+        for each in self.starts:
+            for width in self.student_widths:
+                self._start(each, width)  # a mistake shows here
         self.learning_rates = _choices("learning_rate", learning_rate, float)
         if not all(np.isfinite(rate) and 0 < rate <= 1 for rate in self.learning_rates):
             raise ValueError(f"learning_rate={learning_rate!r} is not allowed; give values in (0, 1].")
+        if self_loss not in SELF_LOSSES:
+            raise ValueError(f"self_loss={self_loss!r} is not allowed; give one of {', '.join(SELF_LOSSES)}.")
+        self.self_loss = self_loss
         self.episode_steps = _positive("episode_steps", episode_steps, 1)
         self.updates_per_step = _positive("updates_per_step", updates_per_step, 1)
         self.batch_size = _positive("batch_size", batch_size, 1, MOST_IMAGES)
@@ -144,6 +154,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             "data": str(self.np_random.choice(self.data)),
             "teacher": str(self.np_random.choice(self.teachers)),
             "student_width": int(self.np_random.choice(self.student_widths)),
+            "start": str(self.np_random.choice(self.starts)),
             "learning_rate": float(self.np_random.choice(self.learning_rates)),
             "seed": int(self.np_random.integers(2**62)),
         }
@@ -240,8 +251,13 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
     def _build(self) -> None:
         """Makes the student and its training from the instance alone."""
         generator = torch.Generator().manual_seed(self.instance["seed"])
-        shape = STUDENTS[self.student] if self.student else {"width": self.instance["student_width"]}
-        student = Student(**shape, generator=generator).to(self.device)
+        width = self.instance["student_width"]
+        trained = self._start(self.instance["start"], width)
+        if trained is None:
+            shape = STUDENTS[self.student] if self.student else {"width": width}
+            student = Student(**shape, generator=generator).to(self.device)
+        else:
+            student = copy.deepcopy(trained).to(self.device).train().requires_grad_(True)
         bank = self.task.bank
         if self.patches is not None and self.patches < len(bank):
             bank = bank[torch.randperm(len(bank), generator=generator)[: self.patches].numpy()]
@@ -252,8 +268,15 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             self.batch_size,
             self.episode_steps * self.updates_per_step,
             generator,
+            self.self_loss,
         )
         self.ahead = None
+
+    def _start(self, start: str, width: int) -> Student | None:
+        """The student that an instance starts with; None for a new one."""
+        if start == NEW:
+            return None
+        return read_start((self.student or str(width)) if start == TRAINED else start)
 
     def _record(self) -> None:
         for name, value in zip(
@@ -330,7 +353,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         Raises:
             ValueError: If the state is of an instance that this environment cannot have.
         """
-        for name, allowed in (("data", self.data), ("teacher", self.teachers)):
+        for name, allowed in (("data", self.data), ("teacher", self.teachers), ("start", self.starts)):
             if state["instance"][name] not in allowed:
                 raise ValueError(f"The state's {name} {state['instance'][name]!r} is not among {allowed}.")
         self.instance = dict(state["instance"])
@@ -424,8 +447,9 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
     the same) loses what it gained and {POINTS * DIVERGENCE_PENALTY:g} more. So rewards lie in [−210, 110].
 
 ## Starting State
-    A new student. Its initial weights, the order of its batches, the subset of patches, and, where a list is given,
-    the data, the teacher, the student's width and the learning rate are drawn from the seed.
+    A new student, or one that was trained before and is to be trained further. Its initial weights, the order of its
+    batches, the subset of patches, and, where a list is given, the data, the teacher, the student's width, its start
+    and the learning rate are drawn from the seed.
 
 ## Episode Termination
     ``terminated`` after ``episode_steps`` decisions: the task is finite and its progress is observed; or when the
@@ -437,6 +461,10 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
     * ``reference``: the same; whose metric values the score is relative to.
     * ``student_width``, ``learning_rate``: one value, or a list to draw from.
     * ``student``: "tiny", "small" or "base" trains a student of the family that is shipped, whatever the width.
+    * ``start``: "new", "trained" (weights that come with the package, for widths 8, 12, 16 and 24 and the family), a
+      weights file, or a list to draw from.
+    * ``self_loss``: "simple" (intensity, gradient, SSIM), or "metrics", which trains by the fusion metrics themselves
+      (`fusion_gym.objective`) and takes several times as long.
     * ``episode_steps``, ``updates_per_step``, ``batch_size``, ``patch_size``: the budget of an episode.
     * ``patches``: size of the subset of patches that an episode learns from; None takes all.
     * ``actions``: the components that the agent sets; ``fixed``: physical values of the others.

@@ -61,7 +61,7 @@ def _advance_alike(
             strict=True,
         )
         fuse = _batched([distiller.student for distiller in distillers], size)
-        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn))
+        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn), distillers[0].own_loss)
         losses, guide, own = (figure.view(count, size) for figure in figures)
         losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
         norms = [distiller.descend(*one) for distiller, *one in zip(distillers, index, losses, strict=True)]

@@ -9,6 +9,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import fusion_gym  # noqa: F401  (registers the ids)
+from fusion_gym.models.student import Student, save_student
 from fusion_gym.observations import OBSERVATIONS
 
 FAST = "FusionDistillFast-v0"
@@ -202,3 +203,36 @@ def test_importing_the_package_does_not_import_torch():
 
     code = "import fusion_gym, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_trained_start_is_ahead_and_a_file_gives_its_own_shape(tmp_path):
+    new, trained = (gym.make(FAST, start=start).reset(seed=0)[1]["score"] for start in ("new", "trained"))
+    assert trained > new + 0.05
+    path = tmp_path / "mine.pt"
+    save_student(Student(6, depth=1, generator=torch.Generator().manual_seed(0)), path)
+    env = gym.make(FAST, start=str(path)).unwrapped
+    rollout(env, some_actions(env, 2), seed=0)
+    assert env.distiller.student.settings["width"] == 6
+    weights = [weight.clone() for weight in env.distiller.student.parameters()]
+    env.reset(seed=0)
+    assert not all(torch.equal(a, b) for a, b in zip(weights, env.distiller.student.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"start": "nowhere.pt"}, "nowhere.pt"), ({"start": "trained", "student_width": 9}, "width 9")],
+)
+def test_a_start_that_does_not_exist_is_named(settings, said):
+    with pytest.raises(ValueError, match=said):
+        gym.make(FAST, **settings)
+
+
+def test_learning_by_the_metrics_themselves():
+    env = gym.make(FAST, self_loss="metrics", teacher="rule:max", patch_size=48)
+    actions = some_actions(env, 3)
+    trace = rollout(env, actions, seed=0)
+    assert same(trace, rollout(gym.make(FAST, self_loss="metrics", teacher="rule:max", patch_size=48), actions, seed=0))
+    simple = rollout(gym.make(FAST, teacher="rule:max", patch_size=48), actions, seed=0)
+    assert trace[-1][4]["student/loss_self"] != simple[-1][4]["student/loss_self"]
+    with pytest.raises(ValueError, match="self_loss"):
+        gym.make(FAST, self_loss="metric")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,25 @@ def read_student(path: str | Path) -> Student:
     if not all(bool(torch.isfinite(value).all()) for value in student.parameters()):
         raise StudentError(f"{path} holds weights that are not finite; train it again.")
     return student.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=32)
+def read_start(start: str) -> Student:
+    """The student that a training begins with; copy it, for it is kept.
+
+    Args:
+        start: A student that comes with the package, a weights file, or ``WIDTH`` for the default shape of that width.
+
+    Raises:
+        StudentError: If there is none, or the file is not a student's.
+    """
+    if not start.isdigit():
+        return read_student(weights_of(start))
+    path = WEIGHTS / f"start_{start}.pt"
+    if not path.is_file():
+        widths = sorted(int(file.stem.removeprefix("start_")) for file in WEIGHTS.glob("start_*.pt"))
+        raise StudentError(
+            f"No trained student of width {start} comes with the package, only of {', '.join(map(str, widths))}; "
+            "give start='new', or a weights file."
+        )
+    return read_student(path)
