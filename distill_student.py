@@ -37,6 +37,7 @@ from fusion_gym.cli import (
     unused,
 )
 from fusion_gym.data import load_splits
+from fusion_gym.distiller import SELF_LOSSES
 from fusion_gym.models.student import STUDENTS, save_student
 from fusion_gym.record import of_episode
 from fusion_gym.rules import RULES
@@ -47,7 +48,7 @@ CONFIG, STATE, DONE, RECORD = "config.yml", "state.pt", "metrics.json", "episode
 STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
 SETTINGS = (
     *("agent", "data", "test", "teacher", "student", "width", "start", "updates", "decisions"),
-    *("learning_rate", "batch_size", "env_kwargs", "seed", "device", "threads"),
+    *("learning_rate", "batch_size", "self_loss", "env_kwargs", "seed", "device", "threads"),
 )
 
 
@@ -66,6 +67,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--decisions", type=int, help="how often the agent is asked (default: as in its training, else 16)")
     add("--learning-rate", type=float, default=3e-3, help="of the student, at the start (default: 0.003)")
     add("--batch-size", type=int, default=8, help="patches in an update (default: 8)")
+    add("--self-loss", choices=sorted(SELF_LOSSES), default="simple", help="what a student learns by itself from")
     add("--env-kwargs", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="environment's settings")
     add("--config", type=Path, help="config.yml of an earlier run, whose settings are the defaults")
     add("--seed", type=int, help="drawn, printed and stored when absent")
@@ -134,6 +136,7 @@ def make_env(config: dict[str, Any]) -> gym.Env:
         "start": config["start"],
         "learning_rate": config["learning_rate"],
         "batch_size": config["batch_size"],
+        "self_loss": config["self_loss"],
         "episode_steps": config["decisions"] * stretches,
         "updates_per_step": updates,
         "patches": None,

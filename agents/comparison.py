@@ -155,8 +155,8 @@ class Comparison:
 
     Args:
         args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``student``, ``width``, ``start``,
-            ``learning_rate``, ``batch_size``, ``env_kwargs``, ``updates``, ``decisions``, ``seed``, ``device``,
-            ``trust``, ``resume``, ``out`` and ``progress``.
+            ``learning_rate``, ``batch_size``, ``self_loss``, ``env_kwargs``, ``updates``, ``decisions``, ``seed``,
+            ``device``, ``trust``, ``resume``, ``out`` and ``progress``.
 
     Raises:
         UserError: If an option is not allowed.
@@ -185,6 +185,7 @@ class Comparison:
             "start": args.start,
             "learning_rate": args.learning_rate,
             "batch_size": args.batch_size,
+            "self_loss": args.self_loss,
             "device": args.device,
         }
         further = parse_settings(args.env_kwargs, "--env-kwargs")
