@@ -13,6 +13,7 @@ Without a cluster one is started on this machine.
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import sys
 import time
@@ -41,12 +42,11 @@ def connect() -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address="auto", logging_level="error")
+        ray.init(address="auto", logging_level=logging.ERROR)
     except ConnectionError:
-        ray.init(include_dashboard=False, logging_level="error")
+        ray.init(include_dashboard=False, logging_level=logging.ERROR)
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
 class Host:
     """An environment in an actor.
 
@@ -169,8 +169,10 @@ class RayVecEnv(VecEnv):
         choice = {node: count for node, count in usable.items() if node != self._places[index]} or usable
         place = min(choice, key=lambda node: (self._places.count(node) + 1) / choice[node])
         self._places[index] = place
-        where = NodeAffinitySchedulingStrategy(place, soft=True)  # elsewhere, if it is lost in the meantime
-        return Host.options(scheduling_strategy=where).remote(self._makers[index], self._states[index])
+        where = NodeAffinitySchedulingStrategy(place, soft=False)  # Ray takes no soft wish from what reserves nothing
+        actor: Any = ray.remote(Host)
+        options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": where}
+        return actor.options(**options).remote(self._makers[index], self._states[index])
 
     def _send(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> None:
         self._sent = {index: (method, *args) for index, args in arguments.items()}

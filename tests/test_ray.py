@@ -1,6 +1,7 @@
 import os
 import pickle
 import signal
+import time
 import zipfile
 
 import numpy as np
@@ -10,6 +11,7 @@ from stable_baselines3.common.monitor import Monitor
 
 ray = pytest.importorskip("ray", reason="environments on a cluster need the extra 'scale'")
 from ray.cluster_utils import Cluster  # noqa: E402
+from ray.exceptions import RayError  # noqa: E402
 
 from agents import ray_vec_env  # noqa: E402
 from agents.ray_vec_env import RayVecEnv  # noqa: E402
@@ -41,6 +43,16 @@ def same(mine, theirs):
     return arrays and [plain(info) for info in mine[3]] == [plain(info) for info in theirs[3]]
 
 
+def node(host):
+    return ray.get(host.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+
+
+def wait_until_lost(host):
+    with pytest.raises(RayError):
+        while True:
+            ray.get(host.__ray_call__.remote(lambda _: time.sleep(0.1)))
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes on this machine, one core each."""
@@ -65,7 +77,8 @@ def local():
 
 
 def test_steps_and_resets_are_those_of_the_local_environments(envs, local):
-    assert len(set(envs._places)) == 2  # one on each node
+    places = [node(host) for host in envs._hosts]
+    assert places == envs._places and len(set(places)) == 2  # one on each node
     envs.seed(7)
     assert np.array_equal(envs.reset(), local.reset())
     assert envs.reset_infos == local.reset_infos
@@ -140,10 +153,12 @@ def test_killed_processes_and_nodes_change_no_result(cluster, envs, local, capsy
         if step == 4:
             assert home not in envs._places
             cluster.remove_node(cluster.other, allow_graceful=False)
+            for host in envs._hosts:  # its processes outlive it by a moment
+                wait_until_lost(host)
         assert same(envs.step_wait(), local.step(actions(step)))
     assert envs.restarts == 3
     assert capsys.readouterr().err.count("goes on from its last step") == 3
-    assert set(envs._places) == {home}
+    assert [node(host) for host in envs._hosts] == [home, home]
 
 
 @pytest.mark.slow
@@ -152,7 +167,7 @@ def test_a_training_on_the_cluster_is_the_local_one(cluster, tmp_path, monkeypat
 
     monkeypatch.setattr(train_agent, "REPORT_EPISODES", 2)
     common = ["--env", ENV.split(":")[1], "--seed", "1", "--no-progress", "--n-envs", "2", "-n", "12"]
-    settings = ["-p", "n_steps=6", "batch_size=12", "--eval-freq", "0", "--env-kwargs"]
+    settings = ["-p", "n_steps=6", "batch_size=6", "--eval-freq", "0", "--env-kwargs"]
     settings += [f"{key}={value}" for key, value in TINY.items()]
     for kind in ("ray", "dummy"):
         assert train_agent.main([*common, *settings, "--vec-env", kind, "--out", str(tmp_path / kind)]) == 0
