@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fusion_gym.metrics.batch import Batch, centred
 from fusion_gym.metrics.windows import Window, gaussian, joint_moments, moments, slide, totals
@@ -21,7 +24,7 @@ def _smaller(batch: Batch, window: Window) -> Batch:
 def _source_terms(sources: Batch, window: Window) -> tuple[Tensor, Tensor, Tensor]:
     """Local means, one over the local variances (0 where there is none), and the information, (N, 2)."""
     mean, variance = moments(sources, window)
-    gain = (variance + _EPSILON).reciprocal_().masked_fill_(variance < _EPSILON, 0.0)
+    gain = F.threshold(variance, _EPSILON, math.inf).reciprocal_()
     return mean, gain, totals((variance / NOISE).log1p_(), sources, len(window))
 
 

@@ -77,8 +77,8 @@ def _first_codes(sources: Batch) -> tuple[Tensor, int]:
     Only levels that occur have codes: each level of each image its own.
     """
     ranks = (sources.of(histogram) > 0).flatten().cumsum(0)
-    first = ranks.index_select(0, sources.of(_own_levels)) - 1
-    return first.view(sources.of(levels).shape) * LEVELS, int(ranks[-1]) * LEVELS
+    first = ((ranks - 1) * LEVELS).index_select(0, sources.of(_own_levels))
+    return first.view(sources.of(levels).shape), int(ranks[-1]) * LEVELS
 
 
 def mutual_information(fused: Batch, sources: Batch) -> Tensor:
