@@ -38,10 +38,10 @@ def builtin_teacher(weights: Path = WEIGHTS / "teacher.pt") -> Teacher:
 def _torchscript(path: Path) -> Fuse:
     try:
         net = torch.jit.load(str(path), map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # torch, zipfile and pickle raise many classes for the many things that a file can be
         try:
             return builtin_teacher(path)
-        except Exception:  # torch, zipfile and pickle raise many classes for the many things that a file can be
+        except Exception:
             raise TeacherError(
                 f"{path} is neither TorchScript (torch.jit.save) nor weights of fusion_gym.train_teacher; give one of "
                 "these."

@@ -99,6 +99,16 @@ def test_damaged_files_get_one_sentence(tmp_path, name):
         load_teacher(str(tmp_path / name))
 
 
+def test_whatever_torch_raises_for_a_damaged_file_is_one_sentence(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise IndexError("Argument passed to at() was not in the map.")
+
+    (tmp_path / "bad.pt").write_bytes(b"PK")
+    monkeypatch.setattr(torch.jit, "load", load)
+    with pytest.raises(TeacherError, match=r"bad\.pt is neither"):
+        load_teacher(str(tmp_path / "bad.pt"))
+
+
 def test_results_of_a_wrong_size_or_not_finite_are_refused(pairs):
     with pytest.raises(TeacherError, match="shape"):
         fuse_pair(lambda ir, vi: ir[..., 1:], pairs[0])
