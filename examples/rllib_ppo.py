@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> list[float]:
         from ray.tune.registry import register_env
     except ImportError as error:
         sys.exit(f"This example needs RLlib, in a Python environment of its own: pip install 'ray[rllib]' ({error}).")
+    ray.init("local", include_dashboard=False)  # whatever clusters run, or once ran, on this machine
     register_env("FusionDistillFast-v0", make)
     config = (
         PPOConfig()
