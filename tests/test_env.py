@@ -1,4 +1,5 @@
 import copy
+import multiprocessing
 import pickle
 import warnings
 
@@ -183,18 +184,24 @@ def test_frame_has_a_constant_shape():
     assert first.dtype == np.uint8
 
 
-def test_works_in_a_spawned_process():
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_other_processes_give_the_same(start_method):
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
-    envs = make_vec_env(
-        f"fusion_gym:{FAST}", n_envs=2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"}
+    if start_method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {start_method}")
+    local = make_vec_env(f"fusion_gym:{FAST}", 2, seed=3)
+    others = make_vec_env(
+        f"fusion_gym:{FAST}", 2, seed=3, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": start_method}
     )
     try:
-        assert envs.reset().shape == (2, len(OBSERVATIONS))
-        envs.step(np.zeros((2, 6), np.float32))
+        np.testing.assert_array_equal(others.reset(), local.reset())
+        actions = some_actions(local, 2)
+        for mine, wanted in zip(others.step(actions)[:3], local.step(actions)[:3], strict=True):
+            np.testing.assert_array_equal(mine, wanted)
     finally:
-        envs.close()
+        others.close()
 
 
 def test_importing_the_package_does_not_import_torch():
