@@ -212,7 +212,8 @@ def main() -> int:
                     failed.append(fault)
                 elif command.result(out) != expected:
                     unequal += 1
-                print(f"{name}: {kills} of {args.kills} kills, {chains} runs ended", flush=True)
+                faults = f"{len(cut)} files cut, {len(failed)} failed, {unequal} unequal"
+                print(f"{name}: {kills} of {args.kills} kills, {chains} runs ended, {faults}", flush=True)
             table[name] = {
                 "seconds undisturbed": whole,
                 "kills": kills,
