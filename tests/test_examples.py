@@ -101,7 +101,7 @@ def test_lookahead_gains_more_than_the_default_schedule():
 
 
 def test_rllib_says_what_to_install():
-    if importlib.util.find_spec("ray") and importlib.util.find_spec("dm_tree"):
+    if importlib.util.find_spec("ray") and importlib.util.find_spec("tree"):
         pytest.skip("RLlib is installed")
     with pytest.raises(SystemExit, match=r"ray\[rllib\]"):
         rllib_ppo.main([])
