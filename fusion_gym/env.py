@@ -205,7 +205,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         if self._distiller is None or self._step >= self.episode_steps:
             raise gym.error.ResetNeeded("The episode is over (or none began): call reset() before step().")
         self._settings = {**self.fixed, **decode(action, self.action_names)}
-        clipped = np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)
+        clipped = np.clip(np.asarray(action), -1.0, 1.0).astype(np.float32)
         self._last_action.update(zip(self.action_names, clipped.tolist(), strict=True))
         return self._settings
 
@@ -301,6 +301,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             "gap_gradient": 10 * reading.gaps["gradient"],
             "gap_structure": reading.gaps["structure"],
             "teacher_score": self.task.probe.teacher_score,
+            "lead": 5 * (self.task.probe.teacher_score - reading.score_clean),
             "score_clean": reading.score_clean,
             "score_hardened": reading.score_hardened,
             **{f"ratio_{name}": value for name, value in reading.ratios.items()},

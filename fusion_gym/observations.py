@@ -41,6 +41,7 @@ OBSERVATIONS: tuple[Feature, ...] = (
     Feature("gap_gradient", 0.0, 1.0, "10 x mean of abs(Sobel(student) - Sobel(teacher)) on the clean probe, clipped."),
     Feature("gap_structure", 0.0, 1.0, "1 - SSIM(student, teacher) on the clean probe, clipped."),
     Feature("teacher_score", 0.0, 1.5, "Fusion score of the teacher itself on the clean probe."),
+    Feature("lead", -1.0, 1.0, "5 x (teacher_score - score_clean), clipped: positive where the teacher is ahead."),
     Feature("score_clean", 0.0, 1.5, "Fusion score of the student on the clean probe."),
     Feature("score_hardened", 0.0, 1.5, "Fusion score of the student on the hardened probe."),
     *(

@@ -403,6 +403,7 @@ BAD_ACTIONS = st.one_of(
 @example(["0.5"] * 6)
 @example(np.zeros((6, 1)))
 @example([10**400] * 6)
+@example([0.0] * 5 + [3.4028235677973366e38])  # just above the range of float32
 @example(np.array([np.datetime64(0, "s")] * 6))
 def test_actions(env, action):
     plain = env.unwrapped
