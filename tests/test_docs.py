@@ -55,6 +55,7 @@ def parser_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[argpar
             warnings.simplefilter("ignore", RuntimeWarning)  # the module may have been imported by another test
             patch.setattr(argparse.ArgumentParser, "parse_args", catch)
             patch.setattr(sys, "argv", [name])
+            patch.syspath_prepend(Path(name).parent)  # as Python does for a script
             run = runpy.run_module if words[0] == "-m" else runpy.run_path
             run(name, run_name="__main__")
     return _parsers[name], arguments
