@@ -71,7 +71,7 @@ class Distiller:
         batch_size: Patches per update.
         total_updates: Budget over which the learning rate falls.
         generator: Where every random number comes from (a CPU generator).
-        own_loss: L_self, one of `SELF_LOSSES`: "simple" takes a tenth of the time of "metrics", which trains further.
+        own_loss: L_self, one of `SELF_LOSSES`: "metrics" takes several times as long as "simple".
     """
 
     def __init__(

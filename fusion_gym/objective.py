@@ -115,14 +115,17 @@ def objective(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] =
     return worth
 
 
-def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] = GOALS) -> Tensor:
-    """The objective as a loss per sample, (N,): 1 minus the worth of all metrics, relative to the sum of the weights.
+def loss_of(worth: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS) -> Tensor:
+    """What `objective` gives as a loss per sample, (N,): 1 minus all worth, relative to the sum of the weights."""
+    return 1 - torch.stack(list(worth.values())).sum(0) / sum(goal.weight for goal in goals.values())
+
+
+def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+    """The objective with `GOALS` as a loss per sample, (N,).
 
     Args:
         fused: (N, 1, H, W) in [0, 1]; differentiable.
         ir: Infrared, same shape and range.
         vi: Visible luminance, same shape and range.
-        goals: What each metric is worth.
     """
-    worth = torch.stack(list(objective(fused, ir, vi, goals).values())).sum(0)
-    return 1 - worth / sum(goal.weight for goal in goals.values())
+    return loss_of(objective(fused, ir, vi))

@@ -25,7 +25,7 @@ from fusion_gym.hardening import concatenate
 def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int) -> list[Stats]:
     """`Distiller.advance` of several distillers at once, equal to it within rounding.
 
-    Students of the same shape are computed as one; students of different shapes form groups.
+    Students of the same shape and self-learning loss are computed as one; the others form groups.
 
     Args:
         distillers: Independent distillers of one batch size and patch size, on one device.
@@ -35,10 +35,10 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
     Returns:
         The figures of each.
     """
-    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for position, distiller in enumerate(distillers):
         shape = tuple(weight.shape for weight in distiller.student.parameters())
-        groups.setdefault(shape, []).append(position)
+        groups.setdefault((distiller.own_loss, *shape), []).append(position)
     stats: dict[int, Stats] = {}
     for members in groups.values():
         figures = _advance_alike([distillers[i] for i in members], [settings[i] for i in members], updates)

@@ -23,7 +23,7 @@ from fusion_gym.data import ImagePair, load_splits
 from fusion_gym.files import atomic_path
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
-from fusion_gym.objective import GOALS, Goal, objective
+from fusion_gym.objective import GOALS, Goal, loss_of, objective
 
 
 def parse_goals(changes: Sequence[str]) -> dict[str, Goal]:
@@ -135,7 +135,7 @@ def train(args: argparse.Namespace) -> Path:
             group["lr"] = rate
         ir, vi = (image.to(device) for image in crops.batch(args.batch_size))
         worth = objective(net(ir, vi), ir, vi, goals)
-        loss = -torch.stack(list(worth.values())).sum(0).mean() / sum(goal.weight for goal in goals.values())
+        loss = loss_of(worth, goals).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
