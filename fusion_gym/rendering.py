@@ -188,7 +188,7 @@ def contact_sheet(rows: Sequence[Mapping[str, np.ndarray]], labels: Sequence[str
             sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
         if label:
             left = _GAP + (width - row[0].shape[1]) // 2
-            _write(sheet, label, (left + 6, top + 18), (0, 0, 0), outline=True)
+            _write(sheet, label, (left + 6, top + 18), (0, 0, 0), backed=True)
         top += tall + _GAP
     return sheet
 
@@ -205,10 +205,12 @@ def _cell(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _write(
-    picture: np.ndarray, text: str, where: tuple[int, int], colour: tuple[int, int, int], outline: bool = False
+    picture: np.ndarray, text: str, where: tuple[int, int], colour: tuple[int, int, int], backed: bool = False
 ) -> None:
-    if outline:
-        cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 4, cv2.LINE_AA)
+    if backed and text:
+        (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+        x, y = where
+        cv2.rectangle(picture, (x - 3, y - height - 3), (x + width + 3, y + below), (255, 255, 255), cv2.FILLED)
     cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
 
 
