@@ -210,6 +210,7 @@ def run(args: argparse.Namespace) -> None:
         "policy": config["hyperparams"].get("policy", "MlpPolicy"),
         "actions": list(env.get_wrapper_attr("action_names")),
         "fixed": dict(env.get_wrapper_attr("fixed")),
+        "hidden": list(env.get_wrapper_attr("hidden")),
         "decisions": env.get_wrapper_attr("episode_steps"),
         "env": config["env"],
         "env_kwargs": config["env_kwargs"],

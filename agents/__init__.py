@@ -79,8 +79,8 @@ def settings_of(spec: str) -> dict[str, Any]:
     """What a trained agent's file says about the environment that it was trained in.
 
     Returns:
-        The environment's ``actions`` and ``fixed``, and ``decisions``, the length of an episode; nothing for agents
-        that are not files of ours.
+        The environment's ``actions``, ``fixed`` and ``hidden``, and ``decisions``, the length of an episode; nothing
+        for agents that are not files of ours.
     """
     spec = SHIPPED.get(spec, spec)
     if Path(spec).suffix != ".zip":
@@ -88,7 +88,7 @@ def settings_of(spec: str) -> dict[str, Any]:
     from agents.sb3 import read_description  # brings torch with it
 
     facts = read_description(Path(spec)) or {}
-    found: dict[str, Any] = {key: facts[key] for key in ("actions", "decisions") if key in facts}
+    found: dict[str, Any] = {key: facts[key] for key in ("actions", "hidden", "decisions") if key in facts}
     if "fixed" in facts and "actions" in facts:
         found["fixed"] = {key: value for key, value in facts["fixed"].items() if key not in facts["actions"]}
     return found

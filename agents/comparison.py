@@ -118,8 +118,9 @@ def _entrant(name: str, value: Any, where: str) -> Entrant:
         raise UserError(f"{where}: {name} takes an agent, or {{agent: ..., and arguments of the environment}}.")
     _check_arguments(arguments, f"{where}: {name}")
     brought = settings_of(value)
-    own = tuple(brought.get("actions", settable(None))) != settable(None)
-    return Entrant(name, value, {**({key: brought[key] for key in ("actions", "fixed")} if own else {}), **arguments})
+    own = ["actions", "fixed"] if tuple(brought.get("actions", settable(None))) != settable(None) else []
+    own += ["hidden"] if brought.get("hidden") else []
+    return Entrant(name, value, {**{key: brought[key] for key in own}, **arguments})
 
 
 def read_instances(file: str) -> dict[str, dict[str, Any]]:

@@ -77,6 +77,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         patches: int | None = 256,
         actions: Sequence[str] = tuple(ACTIONS),
         fixed: Mapping[str, float] | None = None,
+        hidden: Sequence[str] = (),
+        sparse_reward: bool = False,
         probe_pairs: int = 8,
         probe_size: int = 96,
         device: str = "auto",
@@ -118,6 +120,11 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             if not component.low <= value <= component.high:
                 raise ValueError(f"fixed {name}={value} is outside [{component.low:g}, {component.high:g}].")
             self.fixed[name] = float(value)
+        self.hidden, self.sparse_reward = tuple(hidden), bool(sparse_reward)
+        nowhere = set(self.hidden) - {feature.name for feature in OBSERVATIONS}
+        if nowhere:
+            raise ValueError(f"hidden names {min(map(str, nowhere))!r}, which is no feature of the observation.")
+        self._hidden = [position for position, feature in enumerate(OBSERVATIONS) if feature.name in self.hidden]
         self.device = device = _device(device)
         if threads is not None:
             torch.set_num_threads(_positive("threads", threads, 1, MOST_THREADS))
@@ -167,7 +174,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self._stats = self.distiller.measure(self._settings)
         self._previous_stats = self._stats
         self._reading = self.task.probe.read(self.distiller.student)
-        self._initial_score = self._score = self._reading.score
+        self._initial_score = self._score = self._paid = self._reading.score
         self._record()
         return self._observation(), self._info()
 
@@ -222,15 +229,21 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self._step += 1
         reading = self.task.probe.read(self.distiller.student) if stats.finite else None
         if reading is None or not reading.alive:
-            reward = POINTS * (-(self._score - self._initial_score) - DIVERGENCE_PENALTY)
             self._score = self._initial_score - DIVERGENCE_PENALTY
             self._stats, self._step = self._previous_stats, self.episode_steps
-            return self._observation(), float(reward), True, False, self._info(diverged=True)
+            return self._observation(), self._pay(), True, False, self._info(diverged=True)
         self._reading = reading
-        reward = POINTS * (reading.score - self._score)
         self._score = reading.score
         self._record()
-        return self._observation(), float(reward), self._step >= self.episode_steps, False, self._info()
+        return self._observation(), self._pay(), self._step >= self.episode_steps, False, self._info()
+
+    def _pay(self) -> float:
+        """The reward: what the score has gained since the last one."""
+        if self.sparse_reward and self._step < self.episode_steps:
+            return 0.0
+        reward = POINTS * (self._score - self._paid)
+        self._paid = self._score
+        return float(reward)
 
     @property
     def task(self) -> Task:
@@ -308,7 +321,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             **{f"last_{name}": value for name, value in self._last_action.items()},
         }
         vector = np.array([values[feature.name] for feature in OBSERVATIONS], dtype=np.float32)
-        return np.clip(vector, self.observation_space.low, self.observation_space.high)
+        vector = np.clip(vector, self.observation_space.low, self.observation_space.high)
+        vector[self._hidden] = 0
+        return vector
 
     def _info(self, diverged: bool = False) -> dict[str, Any]:
         reading = self._reading
@@ -345,7 +360,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             "settings": dict(self._settings),
             "stats": (self._stats.as_tuple(), self._previous_stats.as_tuple()),
             "reading": self._reading.as_dict(),
-            "scores": (self._initial_score, self._score),
+            "scores": (self._initial_score, self._score, self._paid),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -366,7 +381,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self._last_action, self._settings = dict(state["last_action"]), dict(state["settings"])
         self._stats, self._previous_stats = (Stats(*values) for values in state["stats"])
         self._reading = Reading(**state["reading"])
-        self._initial_score, self._score = state["scores"]
+        self._initial_score, self._score, self._paid = state["scores"]
 
     def fork(self) -> FusionDistillEnv:
         """An independent environment in the same state; the data and the teacher are shared."""
@@ -469,6 +484,8 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
     * ``episode_steps``, ``updates_per_step``, ``batch_size``, ``patch_size``: the budget of an episode.
     * ``patches``: size of the subset of patches that an episode learns from; None takes all.
     * ``actions``: the components that the agent sets; ``fixed``: physical values of the others.
+    * ``hidden``: features of the observation that always read 0; ``sparse_reward``: pays the whole gain at the end of
+      the episode, 0 before. Both are for ablations.
     * ``probe_pairs``, ``probe_size``: crops that the student is scored on, taken from the validation pairs.
     * ``device``: "auto", "cpu", "cuda"; ``threads``: torch's threads in this process, None leaves them.
 

@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 import fusion_gym  # noqa: F401  (registers the ids)
 from fusion_gym.models.student import Student, save_student
-from fusion_gym.observations import OBSERVATIONS
+from fusion_gym.observations import OBSERVATIONS, index
 
 FAST = "FusionDistillFast-v0"
 
@@ -84,6 +84,24 @@ def test_return_telescopes_and_observation_stays_inside():
     assert all(env.observation_space.contains(step[0]) for step in trace)
     assert trace[-1][2] is True
     assert trace[-1][3] is False
+
+
+def test_hidden_features_read_zero_and_a_sparse_reward_pays_the_same_at_the_end():
+    plain = gym.make("FusionDistillFast-v0")
+    masked = gym.make("FusionDistillFast-v0", hidden=["lead", "gap_structure"], sparse_reward=True)
+    hidden = [index("lead"), index("gap_structure")]
+    seen, full = masked.reset(seed=4)[0], plain.reset(seed=4)[0]
+    dense, rewards, over = 0.0, [], False
+    while not over:
+        assert (full[hidden] != 0).all() and (seen[hidden] == 0).all()
+        assert np.array_equal(np.delete(seen, hidden), np.delete(full, hidden))
+        action = np.full(plain.action_space.shape, 0.2, dtype=np.float32)
+        seen, reward, over, _, _ = masked.step(action)
+        full, gain, _, _, _ = plain.step(action)
+        rewards.append(reward)
+        dense += gain
+    assert rewards[:-1] == [0.0] * (len(rewards) - 1)
+    assert rewards[-1] == pytest.approx(dense, abs=1e-9)
 
 
 def test_info_is_flat_and_keeps_its_keys_and_types():
@@ -164,6 +182,7 @@ def test_a_subset_of_actions_leaves_the_others_fixed():
         {"learning_rate": float("nan")},
         {"actions": ("guidence",)},
         {"fixed": {"noise": 2.0}},
+        {"hidden": ("gap",)},
         {"episode_steps": 0},
         {"teacher": "nobody"},
         {"data": "/does/not/exist"},
