@@ -25,7 +25,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from harness import compare, machine, save, show
+from harness import compare, machine, parse_parts, save, show
 
 import fusion_gym  # noqa: F401  (registers the ids)
 
@@ -242,17 +242,13 @@ PARTS = {
 def main() -> None:
     """Runs the parts that the command line names, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--env", default="FusionDistill-v0", help="environment id")
     parser.add_argument("--repetitions", type=int, default=9, help="timings of each side")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    args = parser.parse_args()
-    unknown = [part for part in args.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"there is no part {unknown[0]!r}; give some of: {', '.join(PARTS)}")
+    args = parse_parts(parser, PARTS)
     torch.set_num_threads(1)
     print("machine:", ", ".join(f"{name} {value}" for name, value in machine().items()))
-    results = {part: PARTS[part](args) for part in args.parts or PARTS}
+    results = {part: PARTS[part](args) for part in args.parts}
     if args.json:
         save(args.json, results)
 

@@ -27,7 +27,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import plain_metrics
 import torch
-from harness import compare, save, show
+from harness import compare, parse_parts, save, show
 from torch import Tensor
 
 from fusion_gym.cli import guard
@@ -147,14 +147,10 @@ PARTS = {"images": bench_images, "probe": bench_probe, "reward": bench_reward}
 def main() -> int:
     """Runs the parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--data", type=Path, default=GOLDEN, help="folder of pairs (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-    unknown = set(args.parts) - set(PARTS)
-    if unknown:
-        parser.error(f"there is no part {min(unknown)!r}; there are: {', '.join(PARTS)}")
+    args = parse_parts(parser, PARTS)
 
     def run() -> None:
         if not args.data.is_dir():

@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from harness import compare, save, show
+from harness import compare, parse_parts, save, show
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -223,20 +223,16 @@ PARTS = {"latency": bench_latency, "int8": bench_int8, "video": bench_video}
 def main() -> None:
     """Runs the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all without one")
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--data", default="synthetic", help="pairs for int8: calibrated on train, measured on test")
     parser.add_argument("--pairs", type=int, default=16, help="number of pairs for int8")
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), help="students for video")
     parser.add_argument("--threads", type=int, default=2, help="threads for video")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    args = parser.parse_args()
-    unknown = [part for part in args.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"there is no part {unknown[0]!r}; give some of {', '.join(PARTS)}")
+    args = parse_parts(parser, PARTS)
     torch.set_num_threads(1)
     keep_freed_memory()
-    results = {part: PARTS[part](args) for part in args.parts or PARTS}
+    results = {part: PARTS[part](args) for part in args.parts}
     if args.json:
         save(args.json, results)
 

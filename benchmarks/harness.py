@@ -7,11 +7,12 @@ suffers less from the neighbours.
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "gymnasium", "stable-baselines3", "numpy")},
     }
+
+
+def parse_parts(parser: argparse.ArgumentParser, parts: Iterable[str]) -> argparse.Namespace:
+    """Parses the command line, with the parts of a benchmark to run as ``parts``: all where none is named."""
+    known = list(parts)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(known)} (default: all)")
+    args = parser.parse_args()
+    unknown = [part for part in args.parts if part not in known]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; give some of: {', '.join(known)}")
+    args.parts = args.parts or known
+    return args
 
 
 def summary(values: list[float]) -> dict[str, float]:
