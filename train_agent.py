@@ -138,7 +138,7 @@ def train(config: dict[str, Any], out: Path, description: dict[str, Any], progre
             raise UserError(f"The training broke off at step {model.num_timesteps}: {error}") from error
         checkpoint.save()
         save_model(model, out / FINAL, description)
-        if not (out / BEST).is_file():
+        if not (config["eval_freq"] and (out / BEST).is_file()):
             save_model(model, out / BEST, description)
         return model.num_timesteps
 
@@ -201,7 +201,8 @@ def run(args: argparse.Namespace) -> None:
     write_config(out, config)
     steps = config["n_timesteps"]
     print(f"{config['algo']} on {config['env']}, {steps} steps, seed {config['seed']}; folder {out}")
-    print(f"About {expected} min on {config['n_envs']} environments{' for each trial' if args.tune else ''}.")
+    count = f"{config['n_envs']} environment{'s' if config['n_envs'] > 1 else ''}"
+    print(f"About {expected} min on {count}{' for each trial' if args.tune else ''}.")
     if args.tune is not None:
         tune(args, config, out)
         return

@@ -124,6 +124,16 @@ def test_same_seed_same_agent(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_without_evaluations_the_last_model_is_the_best_also_after_more_steps(tmp_path):
+    out = tmp_path / "run"
+    assert train_agent.main([*PPO, "-n", "8", "--eval-freq", "0", "--out", str(out)]) == 0
+    first = (out / "best_model.zip").read_bytes()
+    assert train_agent.main(["--resume", str(out), "-n", "16", "--no-progress"]) == 0
+    best, final = (zipfile.ZipFile(out / f"{name}_model.zip").read("policy.pth") for name in ("best", "final"))
+    assert best == final
+    assert (out / "best_model.zip").read_bytes() != first
+
+
 def test_a_killed_training_continues_from_its_last_checkpoint(tmp_path, capsys, start):
     out = tmp_path / "run"
     arguments = [
