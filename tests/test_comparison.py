@@ -17,6 +17,7 @@ from agents import search
 from agents.cells import Cell, Judge
 from agents.comparison import entrants, read_instances
 from agents.comparison_report import Results, main_table
+from agents.environments import make_checked
 from fusion_gym.cli import UserError
 from fusion_gym.report import TABLE
 
@@ -259,6 +260,16 @@ def test_the_budget_is_no_matter_of_an_instance(tmp_path):
     file.write_text("long: {episode_steps: 99}")
     with pytest.raises(UserError, match="episode_steps"):
         read_instances(str(file))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.yml")), ids=lambda path: path.stem)
+def test_the_projects_own_instances_can_be_made(file):
+    for arguments in read_instances(str(file)).values():
+        quick = {"data": "synthetic-small", "patch_size": 32, "probe_pairs": 1, "probe_size": 64}
+        env = make_checked("FusionDistill-v0", {**quick, **arguments})
+        env.reset(seed=0)
+        assert env.unwrapped.instance["teacher"] == arguments["teacher"]
+        env.close()
 
 
 def test_table_against_figures_made_by_hand():
