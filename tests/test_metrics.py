@@ -258,6 +258,16 @@ def test_a_batch_gives_what_its_images_give_one_by_one():
                 assert float(together[name][index]) == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
 
 
+@pytest.mark.parametrize("side", [250, 260])
+def test_information_is_the_same_with_fewer_and_more_pixels_than_pairs_of_levels(side):
+    images = [scene(side, side, seed) for seed in range(2)]
+    ir, vi, fused = (tensor(*each) for each in zip(*images, strict=True))
+    for name in ("MI", "NMI"):
+        values = evaluate(fused, Sources(ir, vi), [name])[name]
+        for value, (a, b, f) in zip(values, images, strict=True):
+            assert float(value) == pytest.approx(plain.OWN[name](f, a, b), rel=1e-9), name
+
+
 def test_results_do_not_depend_on_the_number_of_threads():
     images = [scene(180, 180, seed) for seed in range(2)]
     ir, vi, fused = (tensor(*each, dtype=torch.float32) for each in zip(*images, strict=True))

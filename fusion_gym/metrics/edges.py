@@ -23,9 +23,17 @@ FLOOR = 1e-12
 def edges(batch: Batch, mode: str, floor: float) -> tuple[Tensor, Tensor]:
     """Strength of the edges and their orientation from -1 to 1, in right angles; (N, C, H, W) each."""
     across, down = sobel(batch, mode)
-    upright = across == 0
-    orientation = (down / torch.where(upright, 1.0, across)).atan_().mul_(2 / math.pi)
-    return root(across.square().addcmul_(down, down).add_(floor)), torch.where(upright, -1.0, orientation)
+    # atan2 with 1 is atan, and takes a fraction of its time on a processor.
+    orientation = torch.atan2(_slope(across, down), across.new_ones(())).mul_(2 / math.pi)
+    return root(across.square().addcmul_(down, down).add_(floor)), orientation
+
+
+def _slope(across: Tensor, down: Tensor) -> Tensor:
+    """``down / across``, and -inf where ``across`` is 0."""
+    if torch.is_grad_enabled() and across.requires_grad:  # the gradient of a division by 0 is NaN
+        upright = across == 0
+        return torch.where(upright, -math.inf, down / torch.where(upright, 1.0, across))
+    return (down / across).nan_to_num_(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
 
 
 def _preserved(ratio: Tensor, aligned: Tensor) -> Tensor:
@@ -78,8 +86,9 @@ def edge_transfer_evaluator(fused: Batch, sources: Batch) -> Tensor:
     """Qabf as the public evaluator has it, (N,): black borders, no wrap of angles, odd ratios of equal strengths."""
     strength, orientation = fused.of(edges, "constant", 0.0)
     wanted, direction = sources.of(edges, "constant", 0.0)
-    ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted)
-    ratio = torch.where(strength == wanted, strength, ratio)
+    ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted).clamp_min_(FLOOR)
+    equal = ratio.floor()  # 1 where the strengths are equal, else 0; comparisons and torch.where are slower
+    ratio.addcmul_(equal, strength - 1)
     preserved = _preserved(ratio, 1 - (direction - orientation).abs()) * wanted
     total = wanted.sum((1, 2, 3))
     return torch.where(total > 0, GAIN * preserved.sum((1, 2, 3)) / total.clamp_min(FLOOR), 0.0)

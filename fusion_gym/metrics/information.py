@@ -11,6 +11,7 @@ from torch import Tensor
 from fusion_gym.metrics.batch import Batch, ordinary
 
 LEVELS = 256
+PAIRS = LEVELS**2
 
 
 def levels(batch: Batch) -> Tensor:
@@ -40,9 +41,9 @@ def _counts(codes: Tensor, kinds: int, most: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _logs(most: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Binary logarithms of the whole numbers up to ``most``."""
+    """Binary logarithms of the whole numbers up to ``most``; 0 for 0."""
     with ordinary():
-        return torch.arange(most + 1, device=device).to(dtype).log2()
+        return torch.arange(most + 1, device=device).clamp_min_(1).to(dtype).log2()
 
 
 def histogram(batch: Batch) -> Tensor:
@@ -71,28 +72,40 @@ def cross_entropy(fused: Batch, sources: Batch) -> Tensor:
     return (wanted * ratio.log2()).sum(-1)
 
 
+def _by_table(batch: Batch) -> bool:
+    """Whether the images have more pixels than there are pairs of levels."""
+    return batch.of(levels).shape[-1] > PAIRS
+
+
 def _first_codes(sources: Batch) -> tuple[Tensor, int]:
     """The sources' part of the codes of pairs of levels, int64 (N, 2, H·W), and the number of all codes.
 
-    Only levels that occur have codes: each level of each image its own.
+    In small images only levels that occur have codes, so that there are few: each level of each image its own.
     """
+    shape = sources.of(levels).shape
+    if _by_table(sources):
+        return sources.of(_own_levels).view(shape) * LEVELS, math.prod(shape[:2]) * PAIRS
     ranks = (sources.of(histogram) > 0).flatten().cumsum(0)
     first = ((ranks - 1) * LEVELS).index_select(0, sources.of(_own_levels))
-    return first.view(sources.of(levels).shape), int(ranks[-1]) * LEVELS
+    return first.view(shape), int(ranks[-1]) * LEVELS
 
 
 def mutual_information(fused: Batch, sources: Batch) -> Tensor:
     """MI with each source, (N, 2).
 
     The joint entropy is log n minus the pixels' mean of the logarithm of how many pixels share their pair of levels:
-    a look-up for each pixel instead of a logarithm for each of the 256² pairs.
+    looked up for each pixel, or for each of the 256² pairs where these are fewer.
     """
     first, kinds = sources.of(_first_codes)
     *shape, pixels = first.shape
     codes = (first + fused.of(levels)).flatten()
-    shared = _counts(codes, kinds, pixels).index_select(0, codes)
+    counts = _counts(codes, kinds, pixels)
     logs = _logs(pixels, fused.pixels.dtype, codes.device)
-    joint = math.log2(pixels) - logs.index_select(0, shared.int()).view(*shape, pixels).mean(-1)
+    if _by_table(fused):
+        sums = (logs.index_select(0, counts) * counts).view(*shape, PAIRS).sum(-1)
+    else:
+        sums = logs.index_select(0, counts.index_select(0, codes).int()).view(*shape, pixels).sum(-1)
+    joint = math.log2(pixels) - sums / pixels
     return (fused.of(entropies) + sources.of(entropies) - joint).clamp_min(0)
 
 
