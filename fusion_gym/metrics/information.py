@@ -46,6 +46,12 @@ def _logs(most: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.arange(most + 1, device=device).clamp_min_(1).to(dtype).log2()
 
 
+def _log(counts: Tensor, most: int, batch: Batch) -> Tensor:
+    """Binary logarithms of counts up to ``most``, 0 for 0, in the precision of a batch."""
+    logs = _logs(most, batch.pixels.dtype, counts.device)
+    return logs.index_select(0, counts.flatten()).view(counts.shape)
+
+
 def histogram(batch: Batch) -> Tensor:
     """Share of each level, (N, C, 256)."""
     *shape, pixels = batch.of(levels).shape
@@ -94,18 +100,20 @@ def mutual_information(fused: Batch, sources: Batch) -> Tensor:
     """MI with each source, (N, 2).
 
     The joint entropy is log n minus the pixels' mean of the logarithm of how many pixels share their pair of levels:
-    looked up for each pixel, or for each of the 256² pairs where these are fewer.
+    looked up for each pixel, or, where these are fewer, for each of the 256² pairs, whose table has the histograms in
+    its margins.
     """
     first, kinds = sources.of(_first_codes)
     *shape, pixels = first.shape
     codes = (first + fused.of(levels)).flatten()
     counts = _counts(codes, kinds, pixels)
-    logs = _logs(pixels, fused.pixels.dtype, codes.device)
     if _by_table(fused):
-        sums = (logs.index_select(0, counts) * counts).view(*shape, PAIRS).sum(-1)
-    else:
-        sums = logs.index_select(0, counts.index_select(0, codes).int()).view(*shape, pixels).sum(-1)
-    joint = math.log2(pixels) - sums / pixels
+        pairs = counts.view(*shape, LEVELS, LEVELS)
+        tables = (pairs.flatten(2), pairs.sum(-1), pairs.sum(-2))
+        both, source, own = ((table * _log(table, pixels, fused)).sum(-1) for table in tables)
+        return (math.log2(pixels) + (both - source - own) / pixels).clamp_min(0)
+    shared = _log(counts.index_select(0, codes).int(), pixels, fused).view(*shape, pixels)
+    joint = math.log2(pixels) - shared.mean(-1)
     return (fused.of(entropies) + sources.of(entropies) - joint).clamp_min(0)
 
 

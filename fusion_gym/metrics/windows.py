@@ -13,9 +13,9 @@ from fusion_gym.metrics.batch import Batch, ordinary
 
 Window = tuple[float, ...]  # weights in one dimension; in two, a window is their outer product
 Cut = tuple[int, int, int]  # number of tiles, their distance and their length along an axis
-TILE = 96  # most places of a window along an axis that is not cut
-PARTS = 4  # most tiles along an axis: 4 × 4 are as many as a wide register has float32 numbers, and overlap little
-LARGE = 2**16  # pixels from which on tiles are convolved
+LONG = 128  # most places of a window along an axis that is not cut
+PARTS = 4  # tiles along an axis that is: 4 × 4 are as many as a wide register has float32 numbers, and overlap little
+LARGE = 2**15  # pixels from which on tiles are convolved
 BLOCK = 40  # places of the window in one product: wide enough for a fast product, narrow enough for few zeros
 
 
@@ -93,9 +93,8 @@ def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
 def _cut(length: int, size: int) -> Cut:
     """How an axis is cut so that each place of a window lies in one tile."""
     places = length - size + 1
-    count = min(PARTS, -(-places // TILE))
-    step = -(-places // count)
-    return (1, length, length) if count == 1 else (count, step, step + size - 1)
+    step = -(-places // PARTS)
+    return (1, length, length) if places <= LONG else (PARTS, step, step + size - 1)
 
 
 def _tiles(batch: Batch, down: Cut, across: Cut) -> tuple[Tensor, Tensor]:
