@@ -40,6 +40,8 @@ def distil(out, *more, updates=16, decisions=8):
 def start():
     """Starts a command as a process group of its own, which does not outlive the test."""
     processes = []
+    # A shell that is not interactive has its background jobs ignore Ctrl-C, and what they start inherits that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def launch(command, *arguments):
         process = subprocess.Popen(
@@ -54,6 +56,7 @@ def start():
         return process
 
     yield launch
+    signal.signal(signal.SIGINT, handler)
     for process in processes:
         if process.poll() is None:
             process.kill()
