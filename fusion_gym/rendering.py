@@ -40,7 +40,7 @@ def _curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[flo
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if series:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=1.5)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=2.5)
 
 
 def render_frame(
@@ -100,8 +100,10 @@ def plot_curves(
     Returns:
         uint8 (H, W, 3) RGB.
     """
-    figure = Figure(figsize=(9.0, 4.5), dpi=_DPI, facecolor="white")
-    axes = figure.add_axes((0.09, 0.13, 0.7, 0.77))
+    left, plot, legend = 0.8, 6.3, 0.7 + 0.075 * max(map(len, series), default=0)  # inches
+    width = left + plot + legend
+    figure = Figure(figsize=(width, 4.5), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((left / width, 0.13, plot / width, 0.77))
     _curves(axes, series)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel(xlabel, fontsize=9)
