@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion_gym.metrics import METRICS, Sources, available, evaluate, evaluate_per_source
+from fusion_gym.metrics import METRICS, Sources, available, evaluate, evaluate_per_source, windows
+from fusion_gym.metrics.batch import Batch
 from fusion_gym.metrics.table import definitions
 
 ROOT = Path(__file__).parents[1]
@@ -404,3 +405,12 @@ def test_the_page_of_definitions_is_the_table():
     assert definitions() in page, "docs/metrics.md is out of date: run python -m fusion_gym.metrics --list"
     for metric in METRICS.values():
         assert metric.formula and metric.paper and metric.low < metric.high
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (96, 96), (150, 141), (147, 400), (401, 150), (333, 502)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
+def test_images_halved_by_their_tiles_are_those_halved_whole(shape, dtype, tolerance):
+    pixels = 255 * torch.rand(2, 2, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    window = windows.gaussian(9, 1.8)
+    halved = windows.halved(Batch(pixels), 17, window)
+    torch.testing.assert_close(halved, windows.slide(pixels, window, stride=2), rtol=tolerance, atol=0)

@@ -41,9 +41,14 @@ class Batch:
         """
         key = (derive, *arguments)
         if key not in self._derived:
-            with ordinary() if self._constant else nullcontext():
+            with ordinary() if self._constant and not _is_ordinary() else nullcontext():
                 self._derived[key] = derive(self, *arguments)
         return self._derived[key]
+
+
+def _is_ordinary() -> bool:
+    """Whether tensors made now are as `ordinary` makes them."""
+    return not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
 
 
 @contextmanager
@@ -99,9 +104,14 @@ def root(values: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 
 
+def means(batch: Batch) -> Tensor:
+    """Mean of each image, (N, C)."""
+    return batch.pixels.mean((-2, -1))
+
+
 def centred(batch: Batch) -> Tensor:
     """The images less their means, which count as constants: squares of these lose least in float32."""
-    return batch.pixels - batch.pixels.detach().mean((-2, -1), keepdim=True)
+    return batch.pixels - batch.of(means).detach()[..., None, None]
 
 
 def quantised(batch: Batch) -> Batch:

@@ -46,7 +46,7 @@ def preservation(fused: Batch, sources: Batch) -> Tensor:
     """How well each edge of each source is preserved, (N, 2, H, W), in units of `GAIN`."""
     strength, orientation = fused.of(edges, "replicate", FLOOR)
     wanted, direction = sources.of(edges, "replicate", FLOOR)
-    ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted)
+    ratio = torch.minimum(strength, wanted).div_(torch.maximum(strength, wanted))
     aligned = (direction - orientation).abs_().sub_(1).abs_()
     return _preserved(ratio, aligned)
 
@@ -86,9 +86,9 @@ def edge_transfer_evaluator(fused: Batch, sources: Batch) -> Tensor:
     """Qabf as the public evaluator has it, (N,): black borders, no wrap of angles, odd ratios of equal strengths."""
     strength, orientation = fused.of(edges, "constant", 0.0)
     wanted, direction = sources.of(edges, "constant", 0.0)
-    ratio = torch.minimum(strength, wanted) / torch.maximum(strength, wanted).clamp_min_(FLOOR)
+    ratio = torch.minimum(strength, wanted).div_(torch.maximum(strength, wanted).clamp_min_(FLOOR))
     equal = ratio.floor()  # 1 where the strengths are equal, else 0; comparisons and torch.where are slower
     ratio.addcmul_(equal, strength - 1)
-    preserved = _preserved(ratio, 1 - (direction - orientation).abs()) * wanted
+    preserved = _preserved(ratio, (direction - orientation).abs_().neg_().add_(1)).mul_(wanted)
     total = wanted.sum((1, 2, 3))
     return torch.where(total > 0, GAIN * preserved.sum((1, 2, 3)) / total.clamp_min(FLOOR), 0.0)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fusion_gym.metrics.batch import Batch, ordinary, root
 
 
-def differences(batch: Batch, mode: str = "replicate") -> tuple[Tensor, Tensor]:
+def differences(batch: Batch, mode: str) -> tuple[Tensor, Tensor]:
     """What lies before each pixel minus what lies after it.
 
     Args:
@@ -36,7 +36,7 @@ def sobel(batch: Batch, mode: str) -> tuple[Tensor, Tensor]:
 
 def average_gradient(fused: Batch, sources: Batch) -> Tensor:
     """AG, (N,)."""
-    across, down = fused.of(differences)
+    across, down = fused.of(differences, "replicate")
     across, down = across[..., 1:-1, :], down[..., 1:-1]
     wide, high = (_halves(length, across.dtype, across.device) for length in (across.shape[-1], down.shape[-2]))
     across, down = across * wide, down * high[:, None]

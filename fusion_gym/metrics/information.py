@@ -35,8 +35,8 @@ def _own_levels(batch: Batch) -> Tensor:
 def _counts(codes: Tensor, kinds: int, most: int) -> Tensor:
     """How often each code occurs, (kinds,): int64 codes, (M,), no more than ``most`` of each kind."""
     dtype = torch.int16 if most < 2**15 else torch.int32  # the smaller, the less memory to clear
-    one = torch.ones((), dtype=dtype, device=codes.device)
-    return torch.zeros(kinds, dtype=dtype, device=codes.device).scatter_add_(0, codes, one.expand(codes.shape))
+    ones = torch.ones_like(codes, dtype=dtype)  # a single 1 that is expanded is added more slowly
+    return torch.zeros(kinds, dtype=dtype, device=codes.device).scatter_add_(0, codes, ones)
 
 
 @lru_cache(maxsize=16)
@@ -90,7 +90,8 @@ def _first_codes(sources: Batch) -> tuple[Tensor, int]:
     """
     shape = sources.of(levels).shape
     if _by_table(sources):
-        return sources.of(_own_levels).view(shape) * LEVELS, math.prod(shape[:2]) * PAIRS
+        offsets = _offsets(*shape[:2], sources.pixels.device) * LEVELS
+        return torch.add(offsets, sources.of(levels), alpha=LEVELS), math.prod(shape[:2]) * PAIRS
     ranks = (sources.of(histogram) > 0).flatten().cumsum(0)
     first = ((ranks - 1) * LEVELS).index_select(0, sources.of(_own_levels))
     return first.view(shape), int(ranks[-1]) * LEVELS

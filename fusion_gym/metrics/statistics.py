@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fusion_gym.metrics.batch import Batch, centred, root
+from fusion_gym.metrics.batch import Batch, centred, means, root
 
 FLAT = 1e-6  # a variance below this (a standard deviation of 0.001 levels) counts as that of a constant image
 PSNR_LIMIT = 100.0
-
-
-def _means(batch: Batch) -> Tensor:
-    """Mean of each image, (N, C)."""
-    return batch.pixels.mean((-2, -1))
 
 
 def _variances(batch: Batch) -> Tensor:
@@ -58,7 +53,7 @@ def correlation_of_differences(fused: Batch, sources: Batch) -> Tensor:
 
 def squared_error(fused: Batch, sources: Batch) -> Tensor:
     """MSE for each source, (N, 2): of the parts without the means, and of the means."""
-    return fused.of(_difference_variances, sources) + (fused.of(_means) - sources.of(_means)).square()
+    return fused.of(_difference_variances, sources) + (fused.of(means) - sources.of(means)).square()
 
 
 def _decibels(peak: float | Tensor, error: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def _source_terms(sources: Batch, window: Window, c1: float, c2: float) -> tuple
     """Local means of the sources without and with the means of the tiles, and what they add to the denominators."""
     offset, variance = moments(sources, window)
     mean = offset + tiles(sources, len(window))[1]
-    return offset, mean, mean * mean + c1, variance + c2
+    return offset, mean, (mean * mean).add_(c1), variance.add_(c2)
 
 
 def _terms(fused: Batch, sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, ...]:
@@ -53,7 +53,7 @@ def similarity(fused: Batch, sources: Batch, data_range: float = 255.0) -> Tenso
     # The divisor of the sample's covariances is taken out of the second quotient: it remains beside c2.
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2 / _SAMPLE
     products, squares, covariance, variances = _terms(fused, sources, box(WINDOW), c1, c2)
-    return 4 * _mean((products * covariance) / (squares * variances), fused, WINDOW)
+    return 4 * _mean(products.mul_(covariance).div_(squares.mul_(variances)), fused, WINDOW)
 
 
 def similarity_range_2(fused: Batch, sources: Batch) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics.batch import Batch, ordinary
+from fusion_gym.metrics.batch import Batch, centred, means, ordinary
 
 Window = tuple[float, ...]  # weights in one dimension; in two, a window is their outer product
 Cut = tuple[int, int, int]  # number of tiles, their distance and their length along an axis
@@ -64,8 +64,8 @@ def _convolves(images: Tensor) -> bool:
 
     It is oneDNN's, for float32; elsewhere products with banded matrices are fast and exact.
     """
-    fits = images.dtype == torch.float32 and images.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return fits and images.numel() // images.shape[1] >= LARGE
+    fits = images.dtype == torch.float32 and images.device.type == "cpu" and images.numel() // images.shape[1] >= LARGE
+    return fits and torch.backends.mkldnn.is_available()
 
 
 def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
@@ -93,24 +93,30 @@ def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
 def _cut(length: int, size: int) -> Cut:
     """How an axis is cut so that each place of a window lies in one tile."""
     places = length - size + 1
-    step = -(-places // PARTS)
+    step = 2 * -(-places // (2 * PARTS))  # even: every second place of the image is every second one of a tile
     return (1, length, length) if places <= LONG else (PARTS, step, step + size - 1)
 
 
-def _tiles(batch: Batch, down: Cut, across: Cut) -> tuple[Tensor, Tensor]:
-    """The tiles less their means, (C, N · tiles of an image, h, w), and the means, as constants."""
-    images = batch.pixels
-    layout = torch.channels_last if _convolves(images) else torch.contiguous_format
+def _parts(images: Tensor, down: Cut, across: Cut) -> Tensor:
+    """Cuts images up, (C, N · tiles of an image, h, w); the last tiles are filled up."""
     missing = [
         (count - 1) * step + extent - length
         for (count, step, extent), length in zip((down, across), images.shape[-2:], strict=True)
     ]
     if any(missing):
         images = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
-    images = images.unfold(2, down[2], down[1]).unfold(3, across[2], across[1]).transpose(0, 1).flatten(1, 3)
-    images = images.contiguous(memory_format=layout)
-    means = images.detach().mean((-2, -1), keepdim=True)
-    return images - means, means
+    return images.unfold(2, down[2], down[1]).unfold(3, across[2], across[1]).transpose(0, 1).flatten(1, 3)
+
+
+def _tiles(batch: Batch, down: Cut, across: Cut) -> tuple[Tensor, Tensor]:
+    """The tiles less their means, (C, N · tiles of an image, h, w), and the means, as constants."""
+    layout = torch.channels_last if _convolves(batch.pixels) else torch.contiguous_format
+    if down[0] == across[0] == 1:
+        offsets = batch.of(means).detach().T[..., None, None]
+        return batch.of(centred).transpose(0, 1).contiguous(memory_format=layout), offsets
+    images = _parts(batch.pixels, down, across).contiguous(memory_format=layout)
+    offsets = images.detach().mean((-2, -1), keepdim=True)
+    return images - offsets, offsets
 
 
 def tiles(batch: Batch, size: int) -> tuple[Tensor, Tensor]:
@@ -153,6 +159,32 @@ def totals(values: Tensor, batch: Batch, size: int) -> Tensor:
     return values.unflatten(1, (len(batch.pixels), -1)).sum((2, 3, 4)).T
 
 
+def halved(batch: Batch, size: int, window: Window) -> Tensor:
+    """Weighted means over every second window, from the first one, that lies inside the images.
+
+    Args:
+        batch: The images.
+        size: Side of the larger window whose `tiles` serve here too.
+        window: Weights of the window.
+
+    Returns:
+        (N, C, (H - K) // 2 + 1, (W - K) // 2 + 1) for a window of length K.
+    """
+    down, across = (_cut(length, size) for length in batch.pixels.shape[-2:])
+    x, offsets = batch.of(_tiles, down, across)
+    local = slide(x, window, 2).add_(offsets).unflatten(1, (-1, down[0], across[0])).transpose(0, 1)
+    high, wide = ((length - len(window)) // 2 + 1 for length in batch.pixels.shape[-2:])
+    return _joined(_joined(local, down, high).transpose(-1, -2), across, wide).transpose(-1, -2)
+
+
+def _joined(values: Tensor, cut: Cut, length: int) -> Tensor:
+    """Joins values at every second place of tiles along an axis: (N, C, tiles, ..., h, w) to (N, C, ..., length, w)."""
+    own = cut[1] // 2 if cut[0] > 1 else length
+    ends = [own] * (cut[0] - 1) + [length - own * (cut[0] - 1)]
+    parts = [values[:, :, tile, ..., :end, :] for tile, end in enumerate(ends)]
+    return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
+
+
 def moments(batch: Batch, window: Window) -> tuple[Tensor, Tensor]:
     """Local means and variances of tiles without their means, (C, all tiles, h, w) each."""
     x, _ = tiles(batch, len(window))
@@ -160,10 +192,14 @@ def moments(batch: Batch, window: Window) -> tuple[Tensor, Tensor]:
     return mean, (slide(x * x, window) - mean * mean).clamp_min_(0)
 
 
-def _products(fused: Batch, sources: Batch, down: Cut, across: Cut) -> Tensor:
-    """Tiles of the fused images, their squares and their products with those of the sources, (4, all tiles, h, w)."""
+def _products(fused: Batch, sources: Batch, down: Cut, across: Cut) -> tuple[Tensor, ...]:
+    """Tiles of the fused images, their squares and their products with those of the sources, (4, all tiles, h, w).
+
+    Those of large images come in two stacks, for one would not fit into the cache of a processor's core.
+    """
     x, _ = fused.of(_tiles, down, across)
-    return torch.cat((x, x * x, x * sources.of(_tiles, down, across)[0]))
+    crossed = x * sources.of(_tiles, down, across)[0]
+    return (torch.cat((x, x * x, crossed)),) if down[0] == across[0] == 1 else (torch.cat((x, x * x)), crossed)
 
 
 def joint_moments(fused: Batch, sources: Batch, source_mean: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +215,7 @@ def joint_moments(fused: Batch, sources: Batch, source_mean: Tensor, window: Win
         Means and variances, (1, all tiles, h, w), and covariances, (2, all tiles, h, w).
     """
     cuts = (_cut(length, len(window)) for length in fused.pixels.shape[-2:])
-    local = slide(fused.of(_products, sources, *cuts), window)
-    mean, square, cross = local[:1], local[1:2], local[2:]
+    local = [slide(stack, window) for stack in fused.of(_products, sources, *cuts)]
+    mean, square, cross = local[0][:1], local[0][1:2], local[-1][-2:]
     variance = torch.addcmul(square, mean, mean, value=-1).clamp_min_(0)
     return mean, variance, torch.addcmul(cross, mean, source_mean, value=-1)
