@@ -118,7 +118,7 @@ def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = F
         raise ExportError(f"ONNX export needs {error.name}: pip install 'fusion-gym[deploy]'.") from error
     network: nn.Module = Deployed(student) if isinstance(student, Student) else student
     network = (WithColour(network) if colour else network).eval()
-    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    free = {0: "batch", 2: "height", 3: "width"}  # by name, or the exporter would have to prove that any size will do
     generator = torch.Generator().manual_seed(1)
     # Two tensors, for the exporter takes one tensor given twice as one input.
     example = tuple(torch.rand(2, count, 48, 64, generator=generator) for count in (1, 3 if colour else 1))

@@ -19,9 +19,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
 STUDENTS: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 16, "depth": 2, "stride": 4, "detail": False},
-    "small": {"width": 16, "depth": 1, "stride": 2, "detail": True, "lean": True},
-    "base": {"width": 32, "depth": 1, "stride": 2, "detail": True, "lean": True},
+    "tiny": {"width": 16, "depth": 2, "stride": 4, "detail": False, "context": 2},
+    "small": {"width": 16, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2},
+    "base": {"width": 32, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2},
 }
 
 
@@ -29,10 +29,15 @@ class StudentError(ValueError):
     """A student that cannot be found, loaded or used; the message is one sentence."""
 
 
+def missing(size: int, multiple: int) -> int:
+    """Pixels by which a side is short of a multiple; in this form torch.export follows it through many halvings."""
+    return (size + multiple - 1) // multiple * multiple - size
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Pads (N, C, H, W) at the right and the bottom, by repetition, to multiples of ``multiple``."""
     height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    return F.pad(image, (0, missing(width, multiple), 0, missing(height, multiple)), mode="replicate")
 
 
 class _Bounded(torch.autograd.Function):
@@ -91,15 +96,19 @@ def _convolution(inputs: int, outputs: int, separable: bool) -> nn.Module:
 class _Level(nn.Module):
     """Residual convolutions at one resolution, and the next lower resolution between them."""
 
-    def __init__(self, width: int, depth: int, levels: int, lean: bool) -> None:
+    def __init__(self, width: int, depth: int, levels: int, lean: bool, context: int) -> None:
         super().__init__()
         self.lean = lean
+        around = levels == 1 and context > 0
+        self.context = nn.ModuleList([_Context(width, width // 2, context)] if around else [])
         before = depth // 2 if levels > 1 else depth
         convolutions = [_convolution(width, width, lean and levels > 1) for _ in range(depth)]
         self.before, self.after = nn.ModuleList(convolutions[:before]), nn.ModuleList(convolutions[before:])
-        self.lower = nn.ModuleList([_Lower(width, depth, levels - 1, lean)] if levels > 1 else [])
+        self.lower = nn.ModuleList([_Lower(width, depth, levels - 1, lean, context)] if levels > 1 else [])
 
     def forward(self, x: Tensor) -> Tensor:
+        for context in self.context:
+            x = x + context(x)
         for conv in self.before:
             x = self.sum(x, conv(x))
         for lower in self.lower:
@@ -116,15 +125,37 @@ class _Level(nn.Module):
 class _Lower(nn.Module):
     """What half the resolution and twice the width add to a level."""
 
-    def __init__(self, width: int, depth: int, levels: int, lean: bool) -> None:
+    def __init__(self, width: int, depth: int, levels: int, lean: bool, context: int) -> None:
         super().__init__()
         self.down = _convolution(width, 2 * width, lean and levels > 1)
-        self.level = _Level(2 * width, depth, levels, lean)
+        self.level = _Level(2 * width, depth, levels, lean, context)
         self.up = _Convolution(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.level(leaky(self.down(F.avg_pool2d(x, 2))))
         return F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
+
+
+class _Context(nn.Module):
+    """What the surroundings add to a cell, seen at half the resolution, at a quarter of it and so on.
+
+    Few channels, for it is about which source to take over a whole area, such as a wet road or a sky; without it
+    areas in which nothing is to be seen nearby come out in blotches.
+    """
+
+    def __init__(self, width: int, inner: int, levels: int) -> None:
+        super().__init__()
+        self.down = _Convolution(width, inner, 1)
+        self.further = nn.ModuleList([_Context(inner, inner, levels - 1)] if levels > 1 else [])
+        self.convolution = _convolution(inner, inner, separable=True)
+        self.up = _Convolution(inner, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = leaky(self.down(F.avg_pool2d(x, 2)))
+        for further in self.further:
+            x = x + further(x)
+        x = leaky(x + self.convolution(x))
+        return F.interpolate(self.up(x), scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 class Student(nn.Module):
@@ -141,13 +172,14 @@ class Student(nn.Module):
         stride: Pixels folded into one cell, in each direction: 1, 2, 4 or 8.
         detail: Whether the sources' fine detail, the difference from their 3×3 mean, has gains of its own.
         lean: Whether only the lowest resolution has full convolutions, the others depthwise-separable ones.
+        context: Number of coarser resolutions, below an eighth, whose few channels tell of the surroundings.
 
     Attributes:
         multiple: Cells of the lowest resolution lie at multiples of it, in pixels.
         reach: Largest distance, in pixels, from which a source has an effect.
 
     Raises:
-        ValueError: If width is not in 2..256, depth not in 0..16, or the stride is another one.
+        ValueError: If width is not in 2..256, depth not in 0..16, context not in 0..4, or the stride is another one.
     """
 
     __jit_unused_properties__ = ("settings",)
@@ -160,6 +192,7 @@ class Student(nn.Module):
         stride: int = 4,
         detail: bool = False,
         lean: bool = False,
+        context: int = 0,
     ) -> None:
         super().__init__()
         if not 2 <= width <= 256:
@@ -168,13 +201,18 @@ class Student(nn.Module):
             raise ValueError(f"The student's depth is {depth}; it takes 0 to 16 convolutions.")
         if stride not in (1, 2, 4, 8):
             raise ValueError(f"The student's stride is {stride}; it takes 1, 2, 4 or 8 pixels.")
+        if not 0 <= context <= 4:
+            raise ValueError(f"The student's context is {context}; it takes 0 to 4 coarser resolutions.")
         self.width, self.depth, self.stride, self.detail, self.lean = width, depth, stride, detail, lean
+        self.context = context
         levels = (COARSEST // stride).bit_length()
-        self.multiple = COARSEST
-        self.reach = (1 + depth) * sum(stride << level for level in range(levels)) + COARSEST + int(detail)
+        self.multiple = COARSEST << context
+        convolved = (1 + depth) * sum(stride << level for level in range(levels))
+        surroundings = sum(2 * COARSEST << level for level in range(1, context + 1))  # a convolution, and the way up
+        self.reach = convolved + surroundings + self.multiple + int(detail)
         self.cell = stride**2  # channels that a source is folded into
         self.stem = _Convolution(2 * self.cell, width)
-        self.body = _Level(width, depth, levels, lean)
+        self.body = _Level(width, depth, levels, lean, context)
         self.head = _Convolution(width, (2 * int(detail) + 3) * self.cell, 1)
         self.reset_parameters(generator)
 
@@ -207,7 +245,7 @@ class Student(nn.Module):
     def settings(self) -> dict[str, Any]:
         """The arguments that make a student of this shape."""
         shape = {"width": self.width, "depth": self.depth, "stride": self.stride}
-        return {**shape, "detail": self.detail, "lean": self.lean}
+        return {**shape, "detail": self.detail, "lean": self.lean, "context": self.context}
 
 
 def save_student(student: Student, path: str | Path, half: bool = False) -> None:
