@@ -23,6 +23,7 @@ MOST_THREADS, MOST_IMAGES = 256, 4096  # of a process; of a batch and of the pro
 NEW, TRAINED = "new", "trained"
 POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
 DIVERGENCE_PENALTY = 1.0  # of the score
+PATCH, WIDE_PATCH = 64, 128  # pixels; the wide ones are for students that see further than their own cells
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -73,7 +74,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         episode_steps: int = 16,
         updates_per_step: int = 20,
         batch_size: int = 8,
-        patch_size: int = 64,
+        patch_size: int | None = None,
         patches: int | None = 256,
         actions: Sequence[str] = tuple(ACTIONS),
         fixed: Mapping[str, float] | None = None,
@@ -129,6 +130,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         if threads is not None:
             torch.set_num_threads(_positive("threads", threads, 1, MOST_THREADS))
         keep_freed_memory()
+        if patch_size is None:
+            patch_size = PATCH if student is None else WIDE_PATCH
         sizes = _positive("patch_size", patch_size, 16), _positive("probe_pairs", probe_pairs, 1, MOST_IMAGES)
         shared = (*sizes, _positive("probe_size", probe_size, 48), device)
         self._tasks: dict[tuple[str, str], Task] = {
@@ -481,7 +484,9 @@ FusionDistillEnv.__doc__ = f"""The training of a light infrared-visible fusion n
       weights file, or a list to draw from.
     * ``self_loss``: "simple" (intensity, gradient, SSIM), or "metrics", which trains by the fusion metrics themselves
       (`fusion_gym.objective`) and takes several times as long.
-    * ``episode_steps``, ``updates_per_step``, ``batch_size``, ``patch_size``: the budget of an episode.
+    * ``episode_steps``, ``updates_per_step``, ``batch_size``: the budget of an episode.
+    * ``patch_size``: side of the patches in pixels; if not given, {PATCH}, or {WIDE_PATCH} for a student of the
+      family: it sees further, and small patches would teach it what borders look like.
     * ``patches``: size of the subset of patches that an episode learns from; None takes all.
     * ``actions``: the components that the agent sets; ``fixed``: physical values of the others.
     * ``hidden``: features of the observation that always read 0; ``sparse_reward``: pays the whole gain at the end of
