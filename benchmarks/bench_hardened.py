@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -48,12 +49,6 @@ def crops(folder: Path) -> tuple[Tensor, Tensor]:
     return pairs[:, :1], pairs[:, 1:]
 
 
-def degraded(ir: Tensor, vi: Tensor, drawn: Draw) -> dict[str, tuple[Tensor, Tensor]]:
-    """The clean pairs and each hardening at each strength, by name."""
-    hard = {f"{name} {s:g}": harden(ir, vi, {name: s}, drawn) for name in HARDENINGS for s in STRENGTHS}
-    return {"clean": (ir, vi), **hard}
-
-
 def denoised(image: Tensor, strength: float) -> Tensor:
     """Non-local means that knows the noise's standard deviation."""
     eight_bit = (image * 255).round().to(torch.uint8).numpy()
@@ -79,18 +74,17 @@ def relit(vi: Tensor, strength: float, dark: Tensor) -> Tensor:
     return torch.where(dark.view(-1, 1, 1, 1), brighter, darker)
 
 
-def restored(kind: str, ir: Tensor, vi: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+def restored(name: str, strength: float, ir: Tensor, vi: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     """A degraded pair, made as good again as one can who knows what was done to it."""
-    name, _, amount = kind.partition(" ")
     if name == "blur":
-        return sharpened(ir, float(amount)), sharpened(vi, float(amount))
+        return sharpened(ir, strength), sharpened(vi, strength)
     if name == "noise":
-        return denoised(ir, float(amount)), denoised(vi, float(amount))
+        return denoised(ir, strength), denoised(vi, strength)
     if name == "illumination":
-        return ir, relit(vi, float(amount), drawn.dark)
+        return ir, relit(vi, strength, drawn.dark)
     if name == "contrast":
         mean = ir.mean(dim=(2, 3), keepdim=True)
-        return mean + (ir - mean) / (1 - 0.9 * float(amount)), vi
+        return mean + (ir - mean) / (1 - 0.9 * strength), vi
     return ir, vi
 
 
@@ -119,11 +113,14 @@ def run(args: argparse.Namespace) -> None:
         for each in args.sets:
             ir, vi = crops(args.root / each)
             drawn = draw(len(ir), torch.Generator().manual_seed(0), full=True)
-            inputs = degraded(ir, vi, drawn)
+            inputs, undone = {"clean": (ir, vi)}, {"clean": (ir, vi)}
+            for hardening, strength in product(HARDENINGS, STRENGTHS):
+                kind = f"{hardening} {strength:g}"
+                inputs[kind] = harden(ir, vi, {hardening: strength}, drawn)
+                undone[kind] = restored(hardening, strength, *inputs[kind], drawn)
             reference = networks["teacher"](ir, vi)
             for name, fuse in networks.items():
                 totals[name].append(losses(fuse, inputs, reference))
-            undone = {kind: restored(kind, *pair, drawn) for kind, pair in inputs.items()}
             totals["restored"].append(losses(networks["teacher"], undone, reference))
     table = {
         name: {kind: float(np.mean([row[kind] for row in rows])) for kind in rows[0]} for name, rows in totals.items()

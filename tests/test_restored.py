@@ -27,7 +27,7 @@ def pairs():
 def test_restored_pairs_are_nearer_to_the_clean_ones(pairs, name, strength):
     drawn = draw(len(pairs[0]), torch.Generator().manual_seed(0), full=True)
     hard = harden(*pairs, {name: strength}, drawn)
-    again = bench.restored(f"{name} {strength:g}", *hard, drawn)
+    again = bench.restored(name, strength, *hard, drawn)
     before, after = (
         sum(float((x - y).square().mean()) for x, y in zip(some, pairs, strict=True)) for some in (hard, again)
     )
@@ -36,14 +36,14 @@ def test_restored_pairs_are_nearer_to_the_clean_ones(pairs, name, strength):
 
 def test_lost_contrast_and_dark_pictures_are_restored_to_rounding(pairs):
     drawn = draw(len(pairs[0]), torch.Generator().manual_seed(0), full=True)
-    ir, _ = bench.restored("contrast 1", *harden(*pairs, {"contrast": 1.0}, drawn), drawn)
+    ir, _ = bench.restored("contrast", 1.0, *harden(*pairs, {"contrast": 1.0}, drawn), drawn)
     torch.testing.assert_close(ir, pairs[0], atol=1e-5, rtol=0)
-    _, vi = bench.restored("illumination 0.5", *harden(*pairs, {"illumination": 0.5}, drawn), drawn)
+    _, vi = bench.restored("illumination", 0.5, *harden(*pairs, {"illumination": 0.5}, drawn), drawn)
     torch.testing.assert_close(vi[drawn.dark], pairs[1][drawn.dark], atol=1e-5, rtol=0)
     assert drawn.dark.any()
 
 
 def test_clean_pairs_are_left_alone(pairs):
     drawn = draw(len(pairs[0]), torch.Generator().manual_seed(0))
-    for image, same in zip(bench.restored("clean", *pairs, drawn), pairs, strict=True):
+    for image, same in zip(bench.restored("clean", 0.0, *pairs, drawn), pairs, strict=True):
         assert image is same

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion_gym.models.student import Student, leaky, missing
+from fusion_gym.models.student import Student, leaky
 
 
 class Deployed(nn.Module):
@@ -36,7 +36,7 @@ class Deployed(nn.Module):
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
-        margin, right, below = self.margin, missing(width, self.multiple), missing(height, self.multiple)
+        margin, right, below = self.margin, -width % self.multiple, -height % self.multiple
         sources = torch.cat((ir, vi), dim=1)
         plain = F.pad(sources, (0, right, 0, below), mode="replicate")
         around = F.pad(sources, (margin, right + margin, margin, below + margin), mode="replicate") if margin else plain

@@ -29,15 +29,10 @@ class StudentError(ValueError):
     """A student that cannot be found, loaded or used; the message is one sentence."""
 
 
-def missing(size: int, multiple: int) -> int:
-    """Pixels by which a side is short of a multiple; in this form torch.export follows it through many halvings."""
-    return (size + multiple - 1) // multiple * multiple - size
-
-
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Pads (N, C, H, W) at the right and the bottom, by repetition, to multiples of ``multiple``."""
     height, width = image.shape[-2:]
-    return F.pad(image, (0, missing(width, multiple), 0, missing(height, multiple)), mode="replicate")
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 class _Bounded(torch.autograd.Function):
