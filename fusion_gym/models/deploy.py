@@ -13,7 +13,8 @@ class Deployed(nn.Module):
     """Computes what the student does, from its weights, within rounding.
 
     Unfolding the sources and taking their fine detail is one strided convolution, and so is unfolding together with
-    the first convolution; the gains are applied to all at once, and a convolution with ones sums them up.
+    the first convolution; the gains are applied to all at once, and a convolution with ones sums them up. A transposed
+    one with ones folds the result: ONNX Runtime takes a quarter of the time that DepthToSpace takes it.
 
     Args:
         student: The student; its body is shared.
@@ -32,6 +33,8 @@ class Deployed(nn.Module):
         self.gains = _convolution(weight[:kinds], bias[:kinds])
         self.offset = _convolution(weight[kinds:], bias[kinds:])
         self.total = _convolution(torch.eye(cell).repeat(1, kinds // cell)[..., None, None], None)
+        self.folded = nn.utils.skip_init(nn.ConvTranspose2d, cell, 1, stride, stride, bias=False)
+        self.folded.weight = nn.Parameter(torch.eye(cell).view(cell, 1, stride, stride), requires_grad=False)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
@@ -42,7 +45,7 @@ class Deployed(nn.Module):
         around = F.pad(sources, (margin, right + margin, margin, below + margin), mode="replicate") if margin else plain
         features = self.body(leaky(self.stem(plain)))
         fused = self.total(self.gains(features) * self.bases(around)) + self.offset(features)
-        return F.pixel_shuffle(fused.clamp(0.0, 1.0), self.stride)[..., :height, :width]
+        return self.folded(fused.clamp(0.0, 1.0))[..., :height, :width]
 
 
 def _convolution(weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> nn.Conv2d:
