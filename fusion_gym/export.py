@@ -33,7 +33,7 @@ TOLERANCE = 1e-4  # of values in [0, 1]
 PARITY_SIZES = ((16, 16), (17, 31), (96, 128), (101, 75), (243, 322))  # height, width
 CHECK_SIZE = (480, 640)
 PAIRS = 16  # for calibration, and as many for measuring what quantisation costs
-GRAPH = f"{__version__}-{OPSET}-3"  # changes whenever the exported graph does
+GRAPH = f"{__version__}-{OPSET}-4"  # changes whenever the exported graph does
 
 
 class ExportError(ValueError):

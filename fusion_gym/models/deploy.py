@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion_gym.models.student import Student, leaky
+from fusion_gym.models.student import Student, leaky, pad_to_multiple
 
 
 class Deployed(nn.Module):
@@ -23,7 +23,7 @@ class Deployed(nn.Module):
     def __init__(self, student: Student) -> None:
         super().__init__()
         stride, cell = student.stride, student.cell
-        self.stride, self.multiple, self.margin = stride, student.multiple, int(student.detail)
+        self.multiple, self.margin = student.multiple, int(student.detail)
         self.body = student.body
         stem = student.stem.weight.unflatten(1, (2, stride, stride)).permute(0, 1, 4, 2, 5, 3)
         self.stem = _convolution(stem.flatten(4, 5).flatten(2, 3), student.stem.bias, stride, padding=stride)
@@ -33,19 +33,17 @@ class Deployed(nn.Module):
         self.gains = _convolution(weight[:kinds], bias[:kinds])
         self.offset = _convolution(weight[kinds:], bias[kinds:])
         self.total = _convolution(torch.eye(cell).repeat(1, kinds // cell)[..., None, None], None)
-        self.folded = nn.utils.skip_init(nn.ConvTranspose2d, cell, 1, stride, stride, bias=False)
-        self.folded.weight = nn.Parameter(torch.eye(cell).view(cell, 1, stride, stride), requires_grad=False)
+        self.fold = nn.utils.skip_init(nn.ConvTranspose2d, cell, 1, stride, stride, bias=False)
+        self.fold.weight = nn.Parameter(torch.eye(cell).view(cell, 1, stride, stride), requires_grad=False)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
-        margin, right, below = self.margin, -width % self.multiple, -height % self.multiple
-        sources = torch.cat((ir, vi), dim=1)
-        plain = F.pad(sources, (0, right, 0, below), mode="replicate")
-        around = F.pad(sources, (margin, right + margin, margin, below + margin), mode="replicate") if margin else plain
+        plain = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
+        around = F.pad(plain, (self.margin,) * 4, mode="replicate") if self.margin else plain
         features = self.body(leaky(self.stem(plain)))
         fused = self.total(self.gains(features) * self.bases(around)) + self.offset(features)
-        return self.folded(fused.clamp(0.0, 1.0))[..., :height, :width]
+        return self.fold(fused.clamp(0.0, 1.0))[..., :height, :width]
 
 
 def _convolution(weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> nn.Conv2d:
