@@ -14,7 +14,7 @@ from gymnasium import spaces
 from fusion_gym.actions import ACTIONS, decode
 from fusion_gym.distiller import SELF_LOSSES, Distiller, Stats
 from fusion_gym.memory import keep_freed_memory
-from fusion_gym.models.student import STUDENTS, Student, read_start
+from fusion_gym.models.student import STUDENTS, Student, grown, read_start
 from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.probe import Reading
 from fusion_gym.task import Task, load_task
@@ -99,7 +99,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         self.starts = _choices("start", start, str)
         for each in self.starts:
             for width in self.student_widths:
-                self._start(each, width)  # a mistake shows here
+                self._new_student(each, width, torch.Generator())  # a mistake shows here
         self.learning_rates = _choices("learning_rate", learning_rate, float)
         if not all(np.isfinite(rate) and 0 < rate <= 1 for rate in self.learning_rates):
             raise ValueError(f"learning_rate={learning_rate!r} is not allowed; give values in (0, 1].")
@@ -267,13 +267,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
     def _build(self) -> None:
         """Makes the student and its training from the instance alone."""
         generator = torch.Generator().manual_seed(self.instance["seed"])
-        width = self.instance["student_width"]
-        trained = self._start(self.instance["start"], width)
-        if trained is None:
-            shape = STUDENTS[self.student] if self.student else {"width": width}
-            student = Student(**shape, generator=generator).to(self.device)
-        else:
-            student = copy.deepcopy(trained).to(self.device).train().requires_grad_(True)
+        student = self._new_student(self.instance["start"], self.instance["student_width"], generator).to(self.device)
         bank = self.task.bank
         if self.patches is not None and self.patches < len(bank):
             bank = bank[torch.randperm(len(bank), generator=generator)[: self.patches].numpy()]
@@ -288,11 +282,14 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         )
         self.ahead = None
 
-    def _start(self, start: str, width: int) -> Student | None:
-        """The student that an instance starts with; None for a new one."""
+    def _new_student(self, start: str, width: int, generator: torch.Generator) -> Student:
+        shape = STUDENTS[self.student] if self.student else {"width": width}
         if start == NEW:
-            return None
-        return read_start((self.student or str(width)) if start == TRAINED else start)
+            return Student(**shape, generator=generator)
+        trained = read_start((self.student or str(width)) if start == TRAINED else start)
+        if self.student:
+            return grown(trained, shape, generator)
+        return copy.deepcopy(trained).train().requires_grad_(True)
 
     def _record(self) -> None:
         for name, value in zip(

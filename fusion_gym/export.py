@@ -33,7 +33,7 @@ TOLERANCE = 1e-4  # of values in [0, 1]
 PARITY_SIZES = ((16, 16), (17, 31), (96, 128), (101, 75), (243, 322))  # height, width
 CHECK_SIZE = (480, 640)
 PAIRS = 16  # for calibration, and as many for measuring what quantisation costs
-GRAPH = f"{__version__}-{OPSET}-4"  # changes whenever the exported graph does
+GRAPH = f"{__version__}-{OPSET}-5"  # changes whenever the exported graph does
 
 
 class ExportError(ValueError):
@@ -61,13 +61,13 @@ class WithColour(nn.Module):
 
 def describe(student: Student) -> dict[str, str]:
     """What an exported file says about itself."""
-    return {
+    said = {
         "version": __version__,
         "student": json.dumps(student.settings),
         "input": "luminance in [0, 1]: 8-bit values divided by 255",
-        "reach": str(student.reach),
         "multiple": str(student.multiple),
     }
+    return said if student.light else said | {"reach": str(student.reach)}  # light is seen from anywhere in the image
 
 
 def parity_pairs(channels: int = 1, sizes: Sequence[tuple[int, int]] = PARITY_SIZES) -> Iterator[tuple[Tensor, Tensor]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fusion_gym.data import cache_dir
 from fusion_gym.images import luminance, restore_colour
 from fusion_gym.memory import keep_freed_memory
-from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
+from fusion_gym.models.student import EVERY, STUDENTS, Student, StudentError, read_student, statistics, weights_of
 from fusion_gym.rules import RULES, TILING
 
 DEFAULT = "small"
@@ -31,17 +31,20 @@ class Fuser:
 
     Attributes:
         name: What it is, for people.
-        fuse: Fuses infrared and visible luminance, float32 (N, 1, H, W) in [0, 1], into the same shape and range.
+        fuse: Fuses infrared and visible luminance, float32 (N, 1, H, W) in [0, 1], into the same shape and range;
+            with ``light``, from ``seen`` too, the whole image's `statistics`, where the two are a part of it.
         reach: Distance in pixels from which a pixel of the sources can have an effect.
         multiple: Tiles must start at multiples of it.
         tile: Side of the tiles that large images are cut into; None takes an image as a whole.
+        light: Whether the method evens the light, for which a tile is not enough.
     """
 
     name: str
-    fuse: Callable[[Tensor, Tensor], Tensor]
+    fuse: Callable[..., Tensor]
     reach: int
     multiple: int
     tile: int | None = None
+    light: bool = False
 
     def __call__(self, ir: Any, vi: Any) -> Any:
         """Fuses one pair.
@@ -73,13 +76,21 @@ class Fuser:
         ir, vi = luminance(_plain(ir)), _plain(vi)
         gray = luminance(vi)
         fused = np.empty(gray.shape, kind)
+        whole = {"seen": self._seen(ir, gray)} if self.light and self.tile is not None else {}
         for outer, inner, core in self._tiles(*gray.shape):
             sources = (torch.from_numpy(_unit(image[outer]))[None, None] for image in (ir, gray))
             with torch.no_grad():
-                values = self.fuse(*sources)[0, 0].numpy()[inner]
+                values = self.fuse(*sources, **whole)[0, 0].numpy()[inner]
             # Halves are rounded up, as integers are: rounded to even, a mean of two images would lose grey levels.
             fused[core] = values if kind not in _WHITE else np.floor(values * _WHITE[kind] + (0.5 + _HALF_ERROR))
         return restore_colour(fused, _as_kind(vi, kind))
+
+    def _seen(self, ir: np.ndarray, vi: np.ndarray) -> Tensor:
+        """Statistics of a pair of images, of which only the pixels that count are taken."""
+        places = [np.minimum(np.arange(-(-size // self.multiple) * self.multiple), size - 1) for size in ir.shape]
+        taken = (np.ix_(*(place[start::EVERY] for place in places)) for start in (0, 1))  # padded as the student pads
+        pixels, near = (torch.from_numpy(np.stack([_unit(ir[part]), _unit(vi[part])]))[None] for part in taken)
+        return statistics(pixels, near)
 
     def _tiles(self, height: int, width: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
         """The part to fuse, the part of that which is kept, and where it belongs, for each tile."""
@@ -155,7 +166,9 @@ def _onnx_fuser(path: Path, name: str, threads: int | None, tile: int | None) ->
     if names != ["ir", "vi"]:
         raise StudentError(f"{path} has the inputs {', '.join(names)}; a student in luminance takes ir and vi.")
     if tile is not None and "reach" not in metadata:
-        raise StudentError(f"{path} does not say how far its pixels reach; leave out --tile, or export it again.")
+        raise StudentError(
+            f"{path} does not fuse parts of images; leave out --tile, or give it and the student in torch."
+        )
 
     def fuse(ir: Tensor, vi: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0])
@@ -222,4 +235,4 @@ def load_student(
     student = read_student(weights_of(spec))
     if backend == "onnx":
         return _onnx_fuser(_exported(student), f"{path.name} by ONNX Runtime", threads, tile)
-    return Fuser(path.name, student, student.reach, student.multiple, tile)
+    return Fuser(path.name, student, student.reach, student.multiple, tile, len(student.light) > 0)

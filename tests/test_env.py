@@ -246,9 +246,13 @@ def test_a_trained_start_is_ahead_and_a_file_gives_its_own_shape(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"start": "nowhere.pt"}, "nowhere.pt"), ({"start": "trained", "student_width": 9}, "width 9")],
+    [
+        ({"start": "nowhere.pt"}, "nowhere.pt"),
+        ({"start": "trained", "student_width": 9}, "width 9"),
+        ({"start": "tiny", "student": "small"}, "another shape"),
+    ],
 )
-def test_a_start_that_does_not_exist_is_named(settings, said):
+def test_a_start_that_does_not_fit_is_named(settings, said):
     with pytest.raises(ValueError, match=said):
         gym.make(FAST, **settings)
 

@@ -28,7 +28,8 @@ def student(tmp_path_factory):
     path = tmp_path_factory.mktemp("student") / "tiny.pt"
     generator = torch.Generator().manual_seed(0)
     net = Student(**STUDENTS["tiny"], generator=generator)
-    torch.nn.init.normal_(net.head.weight, std=0.05, generator=generator)
+    for head in (net.head, net.light[0].head):
+        torch.nn.init.normal_(head.weight, std=0.05, generator=generator)
     save_student(net, path)
     return str(path)
 

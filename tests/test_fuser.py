@@ -17,6 +17,8 @@ def trained(name, seed=0, spread=0.05):
     generator = torch.Generator().manual_seed(seed)
     student = Student(**STUDENTS[name], generator=generator)
     torch.nn.init.normal_(student.head.weight, std=spread, generator=generator)
+    for light in student.light:
+        torch.nn.init.normal_(light.head.weight, std=spread, generator=generator)
     return student.eval().requires_grad_(False)
 
 
@@ -78,22 +80,26 @@ def test_colour_is_the_visibles(weights):
 def test_tiles_do_not_show(name):
     fuse, tiling = (RULES[name], TILING[name]) if name in RULES else (trained(name), None)
     reach, multiple = tiling or (fuse.reach, fuse.multiple)
+    light = name in STUDENTS
     ir = image((333, 401), np.float32) * np.linspace(0, 1, 401, dtype=np.float32)
     vi = image((333, 401), np.float32, 1) * np.linspace(1, 0, 333, dtype=np.float32)[:, None]
-    whole, tiled = (Fuser(name, fuse, reach, multiple, tile)(ir, vi) for tile in (None, 90))
+    whole, tiled = (Fuser(name, fuse, reach, multiple, tile, light)(ir, vi) for tile in (None, 90))
     np.testing.assert_allclose(tiled, whole, atol=2e-5)
+    if light:  # each tile by its own light is another image
+        assert np.abs(Fuser(name, fuse, reach, multiple, 90)(ir, vi) - whole).max() > 0.1
 
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_no_source_has_an_effect_beyond_the_reach(name):
     student = trained(name, spread=0.005).double()  # no pixel is clipped
     size = 2 * student.reach + 40
+    seen = torch.full((1, 6, 1, 1), 0.5, dtype=torch.float64)
     drawn = torch.rand(2, 1, 1, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sources = [(0.3 + 0.4 * source).requires_grad_() for source in drawn]
     far = 0
     for offset in range(student.multiple):
         at = size // 2 + offset
-        slopes = torch.autograd.grad(student(*sources)[0, 0, at, at], sources)
+        slopes = torch.autograd.grad(student(*sources, seen)[0, 0, at, at], sources)
         reached = sum(slope.abs() for slope in slopes)[0, 0].nonzero()
         far = max(far, int((reached - at).abs().max()))
     assert 0.7 * student.reach < far <= student.reach

@@ -1,7 +1,19 @@
+import math
+
 import pytest
 import torch
 
-from fusion_gym.models.student import MARGIN, Student, bounded, read_student, save_student
+from fusion_gym.models.student import (
+    MARGIN,
+    Student,
+    StudentError,
+    bounded,
+    grids,
+    grown,
+    read_student,
+    save_student,
+    statistics,
+)
 
 
 def test_a_pixel_outside_the_range_learns_to_come_back_and_does_not_drift():
@@ -53,3 +65,60 @@ def test_weights_of_before_there_was_a_context_are_read(tmp_path):
     read = read_student(tmp_path / "before.pt")
     assert read.settings == student.settings
     assert all(torch.equal(a, b) for a, b in zip(read.parameters(), student.parameters(), strict=True))
+
+
+def lit(**shape):
+    """A student that evens the light, its last weights not zero."""
+    generator = torch.Generator().manual_seed(0)
+    student = Student(8, generator=generator, context=1, light=True, **shape)
+    for head in (student.head, student.light[0].head):
+        torch.nn.init.normal_(head.weight, std=0.1, generator=generator)
+    return student.eval()
+
+
+def test_statistics_tell_contrast_from_noise():
+    plain = torch.linspace(0.2, 0.8, 64).expand(1, 1, 64, 64)
+    noisy = plain + 0.1 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    mean, contrast, difference = statistics(*grids(plain)).flatten().tolist()
+    assert mean == pytest.approx(0.5, abs=0.01)
+    assert statistics(*grids(0.5 + (plain - 0.5) / 4))[0, 1] == pytest.approx(contrast - 0.4 * math.log(4), abs=0.01)
+    _, noisy_contrast, noisy_difference = statistics(*grids(noisy)).flatten().tolist()
+    assert noisy_contrast == pytest.approx(contrast, abs=0.02)
+    assert noisy_difference > difference + 0.5
+
+
+def test_a_new_student_leaves_the_light_as_it_is():
+    generators = (torch.Generator().manual_seed(5) for _ in range(2))
+    plain, lit_one = (Student(8, generator=g, context=1, light=on) for g, on in zip(generators, (0, 1), strict=True))
+    lit_one.load_state_dict({**lit_one.state_dict(), **plain.state_dict()})
+    ir, vi = torch.rand(2, 1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(lit_one(ir, vi), plain(ir, vi), atol=1e-6, rtol=0)
+
+
+def test_light_depends_on_the_whole_image_and_is_told_to_the_network():
+    student = lit()
+    ir, vi = torch.rand(2, 1, 1, 32, 640, generator=torch.Generator().manual_seed(0))
+    ir.requires_grad_()
+    (slope,) = torch.autograd.grad(student(ir, vi)[..., :32].square().sum(), ir)
+    assert bool(slope[..., student.reach + 64 :].any())
+    slopes = torch.autograd.grad(student(ir, vi).square().sum(), student.light[0].head.weight)[0].flatten(1)
+    assert bool(slopes.abs().sum(1).gt(0).all())  # every gain, offset and channel has an effect
+
+
+def test_light_needs_context():
+    with pytest.raises(ValueError, match="needs context"):
+        Student(8, light=True)
+
+
+def test_a_student_grows_from_one_without_light_and_from_no_other_shape():
+    shape = {"width": 8, "context": 1, "light": True}
+    trained = Student(8, context=1, generator=torch.Generator().manual_seed(1))
+    made = grown(trained, shape, torch.Generator().manual_seed(2))
+    ir, vi = torch.rand(2, 1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(made(ir, vi), trained(ir, vi), atol=1e-6, rtol=0)
+    assert len(made.light) == 1
+    for other in ({"width": 12, "context": 1}, {"width": 8, "context": 2}):
+        with pytest.raises(StudentError, match="another shape"):
+            grown(Student(**other, generator=torch.Generator().manual_seed(1)), shape)

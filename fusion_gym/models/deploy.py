@@ -24,7 +24,7 @@ class Deployed(nn.Module):
         super().__init__()
         stride, cell = student.stride, student.cell
         self.multiple, self.margin = student.multiple, int(student.detail)
-        self.body = student.body
+        self.light, self.body = student.light, student.body
         stem = student.stem.weight.unflatten(1, (2, stride, stride)).permute(0, 1, 4, 2, 5, 3)
         self.stem = _convolution(stem.flatten(4, 5).flatten(2, 3), student.stem.bias, stride, padding=stride)
         self.bases = _convolution(_bases(stride, self.margin), None, stride)
@@ -40,8 +40,11 @@ class Deployed(nn.Module):
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
         plain = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
+        told: Tensor | None = None
+        for light in self.light:
+            plain, told = light(plain)
         around = F.pad(plain, (self.margin,) * 4, mode="replicate") if self.margin else plain
-        features = self.body(leaky(self.stem(plain)))
+        features = self.body(leaky(self.stem(plain)), told)
         fused = self.total(self.gains(features) * self.bases(around)) + self.offset(features)
         return self.fold(fused.clamp(0.0, 1.0))[..., :height, :width]
 

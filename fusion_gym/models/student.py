@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from fusion_gym.files import atomic_path
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
 SLOPE = 0.2
 MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
+EVERY = 4  # the rows and columns that a whole image's statistics are taken from; it divides every `multiple`
 WEIGHTS = Path(__file__).parent / "weights"
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
 STUDENTS: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 16, "depth": 2, "stride": 4, "detail": False, "context": 2},
-    "small": {"width": 16, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2},
-    "base": {"width": 32, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2},
+    "tiny": {"width": 16, "depth": 2, "stride": 4, "detail": False, "context": 2, "light": True},
+    "small": {"width": 16, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2, "light": True},
+    "base": {"width": 32, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2, "light": True},
 }
 
 
@@ -101,13 +103,13 @@ class _Level(nn.Module):
         self.before, self.after = nn.ModuleList(convolutions[:before]), nn.ModuleList(convolutions[before:])
         self.lower = nn.ModuleList([_Lower(width, depth, levels - 1, lean, context)] if levels > 1 else [])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
         for context in self.context:
-            x = x + context(x)
+            x = x + context(x, told)
         for conv in self.before:
             x = self.sum(x, conv(x))
         for lower in self.lower:
-            x = x + lower(x)
+            x = x + lower(x, told)
         for conv in self.after:
             x = self.sum(x, conv(x))
         return x
@@ -126,8 +128,8 @@ class _Lower(nn.Module):
         self.level = _Level(2 * width, depth, levels, lean, context)
         self.up = _Convolution(2 * width, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.level(leaky(self.down(F.avg_pool2d(x, 2))))
+    def forward(self, x: Tensor, told: Tensor | None) -> Tensor:
+        x = self.level(leaky(self.down(F.avg_pool2d(x, 2))), told)
         return F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
 
 
@@ -145,12 +147,70 @@ class _Context(nn.Module):
         self.convolution = _convolution(inner, inner, separable=True)
         self.up = _Convolution(inner, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
         x = leaky(self.down(F.avg_pool2d(x, 2)))
         for further in self.further:
             x = x + further(x)
+        if told is not None:
+            x = x + told
         x = leaky(x + self.convolution(x))
         return F.interpolate(self.up(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def grids(sources: Tensor, every: int = EVERY) -> tuple[Tensor, Tensor]:
+    """Pixels on a coarse grid, and their diagonal neighbours: all that `statistics` takes of images."""
+    return sources[..., ::every, ::every], sources[..., 1::every, 1::every]
+
+
+def statistics(pixels: Tensor, neighbours: Tensor) -> Tensor:
+    """What is known of the light in whole images: brightness, contrast, and noise or sharpness.
+
+    That is the mean; the covariance of pixels with their neighbours, to which noise adds nothing; and the mean square
+    of their difference, to which noise adds and from which blur takes.
+
+    Args:
+        pixels: (N, C, H, W) in [0, 1], as `grids` gives them.
+        neighbours: Their neighbours, of the same shape.
+
+    Returns:
+        (N, 3 C, 1, 1): the means, then the logarithms of the two others, scaled to about one.
+    """
+    mean, mean_near = _mean(pixels), _mean(neighbours)
+    contrast = _mean((pixels - mean) * (neighbours - mean_near)).clamp_min(0.0)
+    difference = _mean((pixels - neighbours).square())
+    logarithms = 1.0 + 0.2 * torch.cat((torch.log(contrast + 1e-5), torch.log(difference + 1e-6)), dim=1)
+    return torch.cat((0.5 * (mean + mean_near), logarithms), dim=1)
+
+
+def _mean(image: Tensor) -> Tensor:
+    return image.mean(dim=(2, 3), keepdim=True)
+
+
+class Light(nn.Module):
+    """Evens the light of the sources: a gain and an offset for each, for the whole image, as a camera sets them.
+
+    So a thermal image of little contrast, or an under-exposed one, is fused like any other.
+
+    Args:
+        told: Number of channels that tell the network of the image's `statistics`.
+    """
+
+    def __init__(self, told: int, inner: int = 32) -> None:
+        super().__init__()
+        self.first, self.second = _Convolution(6, inner, 1), _Convolution(inner, inner, 1)
+        self.head = _Convolution(inner, 4 + told, 1)
+
+    def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gives the sources, (N, 2, H, W), in even light, and what to tell the network, (N, told, 1, 1).
+
+        Parts of an image need the `statistics` of the whole one, ``seen``, (N, 6, 1, 1).
+        """
+        if seen is None:
+            seen = statistics(*grids(sources))
+        found = self.head(leaky(self.second(leaky(self.first(seen)))))
+        gain = torch.exp((3.0 * found[:, :2]).clamp(-2.0, 3.0))
+        offset = seen[:, :2] * (1.0 - gain) + found[:, 2:4]
+        return sources * gain + offset, found[:, 4:]
 
 
 class Student(nn.Module):
@@ -168,13 +228,15 @@ class Student(nn.Module):
         detail: Whether the sources' fine detail, the difference from their 3×3 mean, has gains of its own.
         lean: Whether only the lowest resolution has full convolutions, the others depthwise-separable ones.
         context: Number of coarser resolutions, below an eighth, whose few channels tell of the surroundings.
+        light: Whether the sources' light is evened first, by the statistics of the whole image; only with context.
 
     Attributes:
         multiple: Cells of the lowest resolution lie at multiples of it, in pixels.
-        reach: Largest distance, in pixels, from which a source has an effect.
+        reach: Largest distance, in pixels, from which a source has an effect, but for the light of the whole image.
 
     Raises:
-        ValueError: If width is not in 2..256, depth not in 0..16, context not in 0..4, or the stride is another one.
+        ValueError: If width is not in 2..256, depth not in 0..16, context not in 0..4, the stride is another one, or
+            light is asked for without context.
     """
 
     __jit_unused_properties__ = ("settings",)
@@ -188,6 +250,7 @@ class Student(nn.Module):
         detail: bool = False,
         lean: bool = False,
         context: int = 0,
+        light: bool = False,
     ) -> None:
         super().__init__()
         if not 2 <= width <= 256:
@@ -198,6 +261,8 @@ class Student(nn.Module):
             raise ValueError(f"The student's stride is {stride}; it takes 1, 2, 4 or 8 pixels.")
         if not 0 <= context <= 4:
             raise ValueError(f"The student's context is {context}; it takes 0 to 4 coarser resolutions.")
+        if light and context == 0:
+            raise ValueError("A student that evens the light needs context, where it is told of the light.")
         self.width, self.depth, self.stride, self.detail, self.lean = width, depth, stride, detail, lean
         self.context = context
         levels = (COARSEST // stride).bit_length()
@@ -206,6 +271,7 @@ class Student(nn.Module):
         surroundings = sum(2 * COARSEST << level for level in range(1, context + 1))  # a convolution, and the way up
         self.reach = convolved + surroundings + self.multiple + int(detail)
         self.cell = stride**2  # channels that a source is folded into
+        self.light = nn.ModuleList([Light(width * COARSEST // stride // 2)] if light else [])
         self.stem = _Convolution(2 * self.cell, width)
         self.body = _Level(width, depth, levels, lean, context)
         self.head = _Convolution(width, (2 * int(detail) + 3) * self.cell, 1)
@@ -218,18 +284,26 @@ class Student(nn.Module):
                 activated = module.groups == 1  # a depthwise convolution is followed by another, not by an activation
                 nn.init.kaiming_normal_(module.weight, a=SLOPE if activated else 1.0, generator=generator)
                 nn.init.zeros_(module.get_parameter("bias"))
+        for light in self.light:
+            nn.init.zeros_(light.get_submodule("head").get_parameter("weight"))
         nn.init.normal_(self.head.weight, std=0.001, generator=generator)
         nn.init.constant_(self.head.get_parameter("bias")[: 2 * self.cell], 0.5)
 
-    def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
-        """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
+    def forward(self, ir: Tensor, vi: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range.
+
+        A student that evens the light needs the whole image's `statistics`, ``seen``, to fuse a part of it.
+        """
         height, width = ir.shape[-2:]
         sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
+        told: Tensor | None = None
+        for light in self.light:
+            sources, told = light(sources, seen)
         bases = folded = F.pixel_unshuffle(sources, self.stride)
         if self.detail:
             fine = sources - F.avg_pool2d(F.pad(sources, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
             bases = torch.cat((folded, F.pixel_unshuffle(fine, self.stride)), dim=1)
-        maps = self.head(self.body(leaky(self.stem(folded))))
+        maps = self.head(self.body(leaky(self.stem(folded)), told))
         gains, offset = maps.split([bases.shape[1], self.cell], dim=1)
         for part in (gains * bases).split(self.cell, dim=1):
             offset = offset + part
@@ -240,7 +314,13 @@ class Student(nn.Module):
     def settings(self) -> dict[str, Any]:
         """The arguments that make a student of this shape."""
         shape = {"width": self.width, "depth": self.depth, "stride": self.stride}
-        return {**shape, "detail": self.detail, "lean": self.lean, "context": self.context}
+        return {
+            **shape,
+            "detail": self.detail,
+            "lean": self.lean,
+            "context": self.context,
+            "light": len(self.light) > 0,
+        }
 
 
 def save_student(student: Student, path: str | Path, half: bool = False) -> None:
@@ -295,6 +375,21 @@ def read_student(path: str | Path) -> Student:
     if not all(bool(torch.isfinite(value).all()) for value in student.parameters()):
         raise StudentError(f"{path} holds weights that are not finite; train it again.")
     return student.eval().requires_grad_(False)
+
+
+def grown(trained: Student, shape: Mapping[str, Any], generator: torch.Generator | None = None) -> Student:
+    """A student of a shape that begins with a trained one's weights; the parts that this one lacks are new.
+
+    Raises:
+        StudentError: If the trained one has another shape than this, or this without some parts.
+    """
+    made = Student(**shape, generator=generator)
+    weights = {**made.state_dict(), **trained.state_dict()}
+    try:
+        made.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StudentError("The student to start with is of another shape than the one to train.") from error
+    return made
 
 
 @lru_cache(maxsize=32)
