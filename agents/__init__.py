@@ -51,8 +51,8 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
 
     Args:
         spec: ``ppo`` or ``sac``, the trained agents that come with the package; a trained agent's zip file; a
-            schedule (`agents.scripted`): ``constant``, ``linear``, ``cosine``, ``curriculum``, ``random``,
-            ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
+            schedule (`agents.scripted`): ``constant``, ``linear``, ``cosine``, ``cyclic``, ``curriculum``,
+            ``random``, ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
             (``constant:guidance=0.3,noise=0.5``, ``linear:guidance=1..0``), ``piecewise:FILE.yml``; or
             ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``, made as ``Class.load(FILE, env)``.
         env: The environment that the agent is to act in.

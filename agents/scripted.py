@@ -27,6 +27,7 @@ SCHEDULES: dict[str, dict[str, Points]] = {
     "constant": {},
     "linear": _FALLING,
     "cosine": _FALLING,
+    "cyclic": _HARDER,
     "curriculum": {**_FALLING, **_HARDER, "selection": [(0, 0), (1, 2)]},
     "no-teacher": {"guidance": [(0, 0)], **_CLEAN},
     "teacher-only": {"guidance": [(0, 1)], **_CLEAN},
@@ -35,10 +36,18 @@ SCHEDULES: dict[str, dict[str, Points]] = {
     "random": {},
 }
 _FEATURE_OF_TIME = "progress"
+CYCLES = 4  # of the schedule of that name: four decisions each where an episode has sixteen
 
 
 def _cosine(progress: float) -> float:
     return 0.5 - 0.5 * float(np.cos(np.pi * progress))
+
+
+def _cyclic(progress: float) -> float:
+    return _cosine(2 * CYCLES * progress)
+
+
+_WARPS: dict[str, Callable[[float], float]] = {"cosine": _cosine, "cyclic": _cyclic}
 
 
 class Schedule:
@@ -133,7 +142,7 @@ def make_schedule(name: str, settings: str, names: Sequence[str]) -> Schedule | 
     if "guidance" in points and "guidance" not in names:
         raise UserError(f"The schedule {name} sets guidance, which this environment keeps fixed; select that action.")
     points = {component: curve for component, curve in points.items() if component in names}
-    return _checked(points | _parse(settings, names), names, name, _cosine if name == "cosine" else float)
+    return _checked(points | _parse(settings, names), names, name, _WARPS.get(name, float))
 
 
 def _checked(points: Mapping[str, Points], names: Sequence[str], what: str, warp: Callable[[float], float]) -> Schedule:

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import gymnasium as gym
 import numpy as np
+import torch
 
 import fusion_gym  # noqa: F401  (registers the ids)
 from agents import load_agent
 from fusion_gym.data import ImagePair
 from fusion_gym.fuser import load_student
+from fusion_gym.hardening import draw, harden
 from fusion_gym.images import luminance
 from fusion_gym.rendering import contact_sheet, save_picture
 from fusion_gym.report import sheet_rows
@@ -20,21 +25,34 @@ from fusion_gym.teachers import builtin_teacher, fuse_pair
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = ("day", "night", "smoke")
+DAMAGE = {"blur": 0.5, "noise": 0.5, "illumination": 1.0, "contrast": 1.0}
 
 
-def scenes() -> None:
-    """Infrared, visible, teacher and student, side by side."""
-    pairs: dict[str, ImagePair] = {}
+def pairs() -> dict[str, ImagePair]:
+    """The first scene of each kind that is shown."""
+    found: dict[str, ImagePair] = {}
     seed = 0
-    while len(pairs) < len(SHOWN):
+    while len(found) < len(SHOWN):
         scene = generate_scene(np.random.default_rng(seed), 320, 426)
-        if scene.kind in SHOWN and scene.kind not in pairs:
-            pairs[scene.kind] = ImagePair(scene.kind, scene.ir, luminance(scene.vi), scene.vi)
+        if scene.kind in SHOWN and scene.kind not in found:
+            found[scene.kind] = ImagePair(scene.kind, scene.ir, luminance(scene.vi), scene.vi)
         seed += 1
-    shown = [pairs[kind] for kind in SHOWN]
-    methods = {"teacher": builtin_teacher(), "student (small)": load_student("small")}
-    outputs = {name: [fuse_pair(fuse, pair) for pair in shown] for name, fuse in methods.items()}
-    save_picture(IMAGES / "scenes.png", contact_sheet(sheet_rows(outputs, shown), list(SHOWN)))
+    return {kind: found[kind] for kind in SHOWN}
+
+
+def hardened(pair: ImagePair, name: str, strength: float) -> ImagePair:
+    """The pair with one degradation, an under-exposed one for illumination."""
+    drawn = replace(draw(1, torch.Generator().manual_seed(0), full=True), dark=torch.ones(1, dtype=torch.bool))
+    sources = (torch.from_numpy(image).float()[None, None] / 255 for image in (pair.ir, pair.vi))
+    ir, vi = (image[0, 0].mul(255).round().byte().numpy() for image in harden(*sources, {name: strength}, drawn))
+    return ImagePair(name, ir, vi, cv2.cvtColor(vi, cv2.COLOR_GRAY2BGR))
+
+
+def sheet(file: str, shown: Mapping[str, ImagePair], student: str) -> None:
+    """Infrared, visible, teacher and student, side by side."""
+    methods = {"teacher": builtin_teacher(), f"student ({student})": load_student(student)}
+    outputs = {name: [fuse_pair(fuse, pair) for pair in shown.values()] for name, fuse in methods.items()}
+    save_picture(IMAGES / file, contact_sheet(sheet_rows(outputs, list(shown.values())), list(shown)))
 
 
 def frame() -> None:
@@ -49,6 +67,9 @@ def frame() -> None:
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    scenes()
+    scenes = pairs()
+    sheet("scenes.png", scenes, "small")
+    damaged = {f"{name} {strength:g}": hardened(scenes["day"], name, strength) for name, strength in DAMAGE.items()}
+    sheet("hardened.png", damaged, "base")
     frame()
     print(f"The pictures are in {IMAGES}.")

@@ -68,6 +68,14 @@ def test_curriculum_goes_from_guided_and_easy_to_free_and_hard(env):
     assert all(begin[name] == 0 < end[name] for name in ("blur", "noise", "illumination", "contrast", "selection"))
 
 
+def test_cyclic_makes_it_harder_and_easier_again(env):
+    agent = load_agent("cyclic:blur=0..1,guidance=0.3..0.5", env)
+    chosen = [settings(agent, k / 16) for k in range(16)]
+    assert [one["blur"] for one in chosen] == pytest.approx([0, 0.5, 1, 0.5] * 4, abs=1e-6)
+    assert [one["noise"] for one in chosen] == pytest.approx([0, 0.25, 0.5, 0.25] * 4, abs=1e-6)
+    assert [one["guidance"] for one in chosen] == pytest.approx([0.3, 0.4, 0.5, 0.4] * 4, abs=1e-6)
+
+
 def test_constant_takes_physical_values(env):
     chosen = settings(load_agent("constant:guidance=0.3,noise=0.7", env), 0.4)
     expected = {name: component.default for name, component in ACTIONS.items()} | {"guidance": 0.3, "noise": 0.7}
