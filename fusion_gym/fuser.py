@@ -16,7 +16,8 @@ from torch import Tensor
 from fusion_gym.data import cache_dir
 from fusion_gym.images import luminance, restore_colour
 from fusion_gym.memory import keep_freed_memory
-from fusion_gym.models.student import EVERY, STUDENTS, Student, StudentError, read_student, statistics, weights_of
+from fusion_gym.models.light import EVERY, statistics
+from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
 from fusion_gym.rules import RULES, TILING
 
 DEFAULT = "small"

@@ -3,17 +3,8 @@ import math
 import pytest
 import torch
 
-from fusion_gym.models.student import (
-    MARGIN,
-    Student,
-    StudentError,
-    bounded,
-    grids,
-    grown,
-    read_student,
-    save_student,
-    statistics,
-)
+from fusion_gym.models.light import grids, statistics
+from fusion_gym.models.student import MARGIN, Student, StudentError, bounded, grown, read_student, save_student
 
 
 def test_a_pixel_outside_the_range_learns_to_come_back_and_does_not_drift():

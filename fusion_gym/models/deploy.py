@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion_gym.models.student import Student, leaky, pad_to_multiple
+from fusion_gym.models.layers import leaky
+from fusion_gym.models.student import Student, pad_to_multiple
 
 
 class Deployed(nn.Module):

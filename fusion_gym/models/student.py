@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_gym.files import atomic_path
+from fusion_gym.models.layers import SLOPE, Convolution, convolution, leaky
+from fusion_gym.models.light import Light
 
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
-SLOPE = 0.2
 MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
-EVERY = 4  # the rows and columns that a whole image's statistics are taken from; it divides every `multiple`
 WEIGHTS = Path(__file__).parent / "weights"
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
@@ -68,28 +68,6 @@ def bounded(image: Tensor) -> Tensor:
     return _Bounded.apply(image)
 
 
-def leaky(x: Tensor, slope: float = SLOPE) -> Tensor:
-    """The activation; its slope is an argument, for TorchScript takes no global numbers."""
-    return F.leaky_relu(x, slope)
-
-
-class _Convolution(nn.Conv2d):
-    """A convolution that draws no weights of its own, so that nothing is taken from torch's default generator."""
-
-    def __init__(self, inputs: int, outputs: int, size: int = 3, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, size, padding=size // 2, groups=groups)
-
-    def reset_parameters(self) -> None:
-        """Leaves the weights as they are."""
-
-
-def _convolution(inputs: int, outputs: int, separable: bool) -> nn.Module:
-    """A 3×3 convolution, or the depthwise-separable one, which takes an eighth of the operations."""
-    if not separable:
-        return _Convolution(inputs, outputs)
-    return nn.Sequential(_Convolution(inputs, inputs, groups=inputs), _Convolution(inputs, outputs, 1))
-
-
 class _Level(nn.Module):
     """Residual convolutions at one resolution, and the next lower resolution between them."""
 
@@ -99,7 +77,7 @@ class _Level(nn.Module):
         around = levels == 1 and context > 0
         self.context = nn.ModuleList([_Context(width, width // 2, context)] if around else [])
         before = depth // 2 if levels > 1 else depth
-        convolutions = [_convolution(width, width, lean and levels > 1) for _ in range(depth)]
+        convolutions = [convolution(width, width, lean and levels > 1) for _ in range(depth)]
         self.before, self.after = nn.ModuleList(convolutions[:before]), nn.ModuleList(convolutions[before:])
         self.lower = nn.ModuleList([_Lower(width, depth, levels - 1, lean, context)] if levels > 1 else [])
 
@@ -124,9 +102,9 @@ class _Lower(nn.Module):
 
     def __init__(self, width: int, depth: int, levels: int, lean: bool, context: int) -> None:
         super().__init__()
-        self.down = _convolution(width, 2 * width, lean and levels > 1)
+        self.down = convolution(width, 2 * width, lean and levels > 1)
         self.level = _Level(2 * width, depth, levels, lean, context)
-        self.up = _Convolution(2 * width, width, 1)
+        self.up = Convolution(2 * width, width, 1)
 
     def forward(self, x: Tensor, told: Tensor | None) -> Tensor:
         x = self.level(leaky(self.down(F.avg_pool2d(x, 2))), told)
@@ -142,10 +120,10 @@ class _Context(nn.Module):
 
     def __init__(self, width: int, inner: int, levels: int) -> None:
         super().__init__()
-        self.down = _Convolution(width, inner, 1)
+        self.down = Convolution(width, inner, 1)
         self.further = nn.ModuleList([_Context(inner, inner, levels - 1)] if levels > 1 else [])
-        self.convolution = _convolution(inner, inner, separable=True)
-        self.up = _Convolution(inner, width, 1)
+        self.convolution = convolution(inner, inner, separable=True)
+        self.up = Convolution(inner, width, 1)
 
     def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
         x = leaky(self.down(F.avg_pool2d(x, 2)))
@@ -155,62 +133,6 @@ class _Context(nn.Module):
             x = x + told
         x = leaky(x + self.convolution(x))
         return F.interpolate(self.up(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
-def grids(sources: Tensor, every: int = EVERY) -> tuple[Tensor, Tensor]:
-    """Pixels on a coarse grid, and their diagonal neighbours: all that `statistics` takes of images."""
-    return sources[..., ::every, ::every], sources[..., 1::every, 1::every]
-
-
-def statistics(pixels: Tensor, neighbours: Tensor) -> Tensor:
-    """What is known of the light in whole images: brightness, contrast, and noise or sharpness.
-
-    That is the mean; the covariance of pixels with their neighbours, to which noise adds nothing; and the mean square
-    of their difference, to which noise adds and from which blur takes.
-
-    Args:
-        pixels: (N, C, H, W) in [0, 1], as `grids` gives them.
-        neighbours: Their neighbours, of the same shape.
-
-    Returns:
-        (N, 3 C, 1, 1): the means, then the logarithms of the two others, scaled to about one.
-    """
-    mean, mean_near = _mean(pixels), _mean(neighbours)
-    contrast = _mean((pixels - mean) * (neighbours - mean_near)).clamp_min(0.0)
-    difference = _mean((pixels - neighbours).square())
-    logarithms = 1.0 + 0.2 * torch.cat((torch.log(contrast + 1e-5), torch.log(difference + 1e-6)), dim=1)
-    return torch.cat((0.5 * (mean + mean_near), logarithms), dim=1)
-
-
-def _mean(image: Tensor) -> Tensor:
-    return image.mean(dim=(2, 3), keepdim=True)
-
-
-class Light(nn.Module):
-    """Evens the light of the sources: a gain and an offset for each, for the whole image, as a camera sets them.
-
-    So a thermal image of little contrast, or an under-exposed one, is fused like any other.
-
-    Args:
-        told: Number of channels that tell the network of the image's `statistics`.
-    """
-
-    def __init__(self, told: int, inner: int = 32) -> None:
-        super().__init__()
-        self.first, self.second = _Convolution(6, inner, 1), _Convolution(inner, inner, 1)
-        self.head = _Convolution(inner, 4 + told, 1)
-
-    def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Gives the sources, (N, 2, H, W), in even light, and what to tell the network, (N, told, 1, 1).
-
-        Parts of an image need the `statistics` of the whole one, ``seen``, (N, 6, 1, 1).
-        """
-        if seen is None:
-            seen = statistics(*grids(sources))
-        found = self.head(leaky(self.second(leaky(self.first(seen)))))
-        gain = torch.exp((3.0 * found[:, :2]).clamp(-2.0, 3.0))
-        offset = seen[:, :2] * (1.0 - gain) + found[:, 2:4]
-        return sources * gain + offset, found[:, 4:]
 
 
 class Student(nn.Module):
@@ -272,15 +194,15 @@ class Student(nn.Module):
         self.reach = convolved + surroundings + self.multiple + int(detail)
         self.cell = stride**2  # channels that a source is folded into
         self.light = nn.ModuleList([Light(width * COARSEST // stride // 2)] if light else [])
-        self.stem = _Convolution(2 * self.cell, width)
+        self.stem = Convolution(2 * self.cell, width)
         self.body = _Level(width, depth, levels, lean, context)
-        self.head = _Convolution(width, (2 * int(detail) + 3) * self.cell, 1)
+        self.head = Convolution(width, (2 * int(detail) + 3) * self.cell, 1)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws new weights: He's normal distribution inside, a head near zero, so that it starts as a mean."""
         for module in self.modules():
-            if isinstance(module, _Convolution):
+            if isinstance(module, Convolution):
                 activated = module.groups == 1  # a depthwise convolution is followed by another, not by an activation
                 nn.init.kaiming_normal_(module.weight, a=SLOPE if activated else 1.0, generator=generator)
                 nn.init.zeros_(module.get_parameter("bias"))

@@ -1,0 +1,66 @@
+"""The light of a pair of images: what is known of it, and how it is evened before they are fused."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fusion_gym.models.layers import Convolution, leaky
+
+EVERY = 4  # the rows and columns that statistics are taken from; it divides every `multiple` of a student
+
+
+def grids(sources: Tensor, every: int = EVERY) -> tuple[Tensor, Tensor]:
+    """Pixels on a coarse grid, and their diagonal neighbours: all that `statistics` takes of images."""
+    return sources[..., ::every, ::every], sources[..., 1::every, 1::every]
+
+
+def statistics(pixels: Tensor, neighbours: Tensor) -> Tensor:
+    """What is known of the light in whole images: brightness, contrast, and noise or sharpness.
+
+    That is the mean; the covariance of pixels with their neighbours, to which noise adds nothing; and the mean square
+    of their difference, to which noise adds and from which blur takes.
+
+    Args:
+        pixels: (N, C, H, W) in [0, 1], as `grids` gives them.
+        neighbours: Their neighbours, of the same shape.
+
+    Returns:
+        (N, 3 C, 1, 1): the means, then the logarithms of the two others, scaled to about one.
+    """
+    mean, mean_near = _mean(pixels), _mean(neighbours)
+    contrast = _mean((pixels - mean) * (neighbours - mean_near)).clamp_min(0.0)
+    difference = _mean((pixels - neighbours).square())
+    logarithms = 1.0 + 0.2 * torch.cat((torch.log(contrast + 1e-5), torch.log(difference + 1e-6)), dim=1)
+    return torch.cat((0.5 * (mean + mean_near), logarithms), dim=1)
+
+
+def _mean(image: Tensor) -> Tensor:
+    return image.mean(dim=(2, 3), keepdim=True)
+
+
+class Light(nn.Module):
+    """Evens the light of the sources: a gain and an offset for each, for the whole image, as a camera sets them.
+
+    So a thermal image of little contrast, or an under-exposed one, is fused like any other.
+
+    Args:
+        told: Number of channels that tell the network of the image's `statistics`.
+    """
+
+    def __init__(self, told: int, inner: int = 32) -> None:
+        super().__init__()
+        self.first, self.second = Convolution(6, inner, 1), Convolution(inner, inner, 1)
+        self.head = Convolution(inner, 4 + told, 1)
+
+    def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gives the sources, (N, 2, H, W), in even light, and what to tell the network, (N, told, 1, 1).
+
+        Parts of an image need the `statistics` of the whole one, ``seen``, (N, 6, 1, 1).
+        """
+        if seen is None:
+            seen = statistics(*grids(sources))
+        found = self.head(leaky(self.second(leaky(self.first(seen)))))
+        gain = torch.exp((3.0 * found[:, :2]).clamp(-2.0, 3.0))
+        offset = seen[:, :2] * (1.0 - gain) + found[:, 2:4]
+        return sources * gain + offset, found[:, 4:]
