@@ -36,18 +36,12 @@ SCHEDULES: dict[str, dict[str, Points]] = {
     "random": {},
 }
 _FEATURE_OF_TIME = "progress"
-CYCLES = 4  # of the schedule of that name: four decisions each where an episode has sixteen
+CYCLES = 4  # four decisions each where an episode has sixteen
 
 
-def _cosine(progress: float) -> float:
-    return 0.5 - 0.5 * float(np.cos(np.pi * progress))
-
-
-def _cyclic(progress: float) -> float:
-    return _cosine(2 * CYCLES * progress)
-
-
-_WARPS: dict[str, Callable[[float], float]] = {"cosine": _cosine, "cyclic": _cyclic}
+def _wave(cycles: float) -> Callable[[float], float]:
+    """From 0 to 1 and back so many times; half a cycle is the cosine schedule."""
+    return lambda progress: 0.5 - 0.5 * float(np.cos(2 * np.pi * cycles * progress))
 
 
 class Schedule:
@@ -127,8 +121,8 @@ def make_schedule(name: str, settings: str, names: Sequence[str]) -> Schedule | 
     Args:
         name: A key of `SCHEDULES`.
         settings: Components by ``name=value`` or, for a line from one value to another, ``name=first..last``, joined
-            by commas; for ``piecewise`` a YAML file that gives [progress, value] pairs by component; for ``random``
-            ``seed=N``.
+            by commas; for ``cyclic``, which goes there and back again, also ``cycles=N``; for ``piecewise`` a YAML
+            file that gives [progress, value] pairs by component; for ``random`` ``seed=N``.
         names: The components that the environment lets the agent set.
 
     Raises:
@@ -139,10 +133,14 @@ def make_schedule(name: str, settings: str, names: Sequence[str]) -> Schedule | 
     if name == "piecewise":
         return _checked(_from_file(settings, names), names, settings, float)
     points = dict(SCHEDULES[name])
+    warp: Callable[[float], float] = _wave(0.5) if name == "cosine" else float
+    if name == "cyclic":
+        cycles, settings = _cycles(settings)
+        warp = _wave(cycles)
     if "guidance" in points and "guidance" not in names:
         raise UserError(f"The schedule {name} sets guidance, which this environment keeps fixed; select that action.")
     points = {component: curve for component, curve in points.items() if component in names}
-    return _checked(points | _parse(settings, names), names, name, _WARPS.get(name, float))
+    return _checked(points | _parse(settings, names), names, name, warp)
 
 
 def _checked(points: Mapping[str, Points], names: Sequence[str], what: str, warp: Callable[[float], float]) -> Schedule:
@@ -159,6 +157,16 @@ def _seed(settings: str) -> int:
     if key != "seed" or not value.isdecimal():
         raise UserError(f"The schedule random takes seed=N, a whole number, not {settings!r}.")
     return int(value)
+
+
+def _cycles(settings: str) -> tuple[int, str]:
+    """The number of cycles, and the settings without it."""
+    items = settings.split(",")
+    given = [item for item in items if item.partition("=")[0].strip() == "cycles"]
+    numbers = [item.partition("=")[2].strip() for item in given] or [str(CYCLES)]
+    if not numbers[-1].isdecimal() or int(numbers[-1]) == 0:
+        raise UserError(f"The schedule cyclic takes cycles=N, a whole number from 1 on, not {given[-1]!r}.")
+    return int(numbers[-1]), ",".join(item for item in items if item not in given)
 
 
 def _parse(settings: str, names: Sequence[str]) -> dict[str, Points]:

@@ -74,6 +74,11 @@ def test_cyclic_makes_it_harder_and_easier_again(env):
     assert [one["blur"] for one in chosen] == pytest.approx([0, 0.5, 1, 0.5] * 4, abs=1e-6)
     assert [one["noise"] for one in chosen] == pytest.approx([0, 0.25, 0.5, 0.25] * 4, abs=1e-6)
     assert [one["guidance"] for one in chosen] == pytest.approx([0.3, 0.4, 0.5, 0.4] * 4, abs=1e-6)
+    quick = load_agent("cyclic:cycles=8,blur=0..1", env)
+    assert [settings(quick, k / 16)["blur"] for k in range(16)] == pytest.approx([0, 1] * 8, abs=1e-6)
+    for wrong in ("cycles=0", "cycles=2.5", "cycles"):
+        with pytest.raises(UserError, match="cyclic takes cycles=N"):
+            load_agent(f"cyclic:{wrong}", env)
 
 
 def test_constant_takes_physical_values(env):
