@@ -399,14 +399,15 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         from fusion_gym import rendering  # matplotlib is loaded only where a picture is wanted
 
         probe = self.task.probe
+        one = slice(probe.telling, probe.telling + 1)
         with torch.no_grad():
-            fused = self.distiller.student(probe.ir[:1], probe.vi[:1])
+            fused = self.distiller.student(probe.ir[one], probe.vi[one])
         pictures = {
-            "infrared": probe.ir,
-            "visible": probe.vi,
-            "infrared, hardened": probe.hard_ir,
-            "visible, hardened": probe.hard_vi,
-            "teacher": probe.teacher,
+            "infrared": probe.ir[one],
+            "visible": probe.vi[one],
+            "infrared, hardened": probe.hard_ir[one],
+            "visible, hardened": probe.hard_vi[one],
+            "teacher": probe.teacher[one],
             "student": fused,
         }
         title = f"decision {self._step}/{self.episode_steps}   score {self._score:.3f}"

@@ -12,6 +12,7 @@ from gymnasium.utils.env_checker import check_env
 import fusion_gym  # noqa: F401  (registers the ids)
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.observations import OBSERVATIONS, index
+from fusion_gym.probe import Probe
 
 FAST = "FusionDistillFast-v0"
 
@@ -201,6 +202,15 @@ def test_frame_has_a_constant_shape():
     env.step(env.action_space.sample())
     assert env.render().shape == first.shape
     assert first.dtype == np.uint8
+
+
+def test_the_pair_that_is_shown_has_something_to_see_in_both_sources():
+    flat, textured = (
+        torch.full((1, 1, 48, 48), 0.5),
+        torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(0)),
+    )
+    ir, vi = torch.cat((textured, flat, textured)), torch.cat((flat, textured, textured))
+    assert Probe(ir, vi, teacher=vi, reference=vi).telling == 2
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
