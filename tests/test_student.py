@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from fusion_gym.models.light import grids, statistics
-from fusion_gym.models.student import MARGIN, Student, StudentError, bounded, grown, read_student, save_student
+from fusion_gym.models.student import (
+    MARGIN,
+    Student,
+    StudentError,
+    average,
+    bounded,
+    grown,
+    read_student,
+    save_student,
+)
 
 
 def test_a_pixel_outside_the_range_learns_to_come_back_and_does_not_drift():
@@ -113,3 +122,12 @@ def test_a_student_grows_from_one_without_light_and_from_no_other_shape():
     for other in ({"width": 12, "context": 1}, {"width": 8, "context": 2}):
         with pytest.raises(StudentError, match="another shape"):
             grown(Student(**other, generator=torch.Generator().manual_seed(1)), shape)
+
+
+def test_the_average_lies_between_and_takes_students_of_one_shape():
+    one, other = (Student(8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    made = average(one, other, 0.25)
+    torch.testing.assert_close(made.stem.weight, 0.75 * one.stem.weight + 0.25 * other.stem.weight)
+    assert all(torch.equal(a, b) for a, b in zip(average(one, other, 1).parameters(), other.parameters(), strict=True))
+    with pytest.raises(StudentError, match="different shapes"):
+        average(one, Student(9, generator=torch.Generator().manual_seed(0)), 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -288,7 +289,8 @@ def read_student(path: str | Path) -> Student:
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        student = Student(**{key: value for key, value in saved.items() if key != "weights"})
+        shape = {key: value for key, value in saved.items() if key != "weights"}
+        student = Student(**shape, generator=torch.Generator())  # of its own: the weights are replaced
         student.load_state_dict(saved["weights"])
     except OSError as error:
         raise StudentError(f"{path} cannot be read: {error.strerror}.") from error
@@ -303,7 +305,7 @@ def grown(trained: Student, shape: Mapping[str, Any], generator: torch.Generator
     """A student of a shape that begins with a trained one's weights; the parts that this one lacks are new.
 
     Raises:
-        StudentError: If the trained one has another shape than this, or this without some parts.
+        StudentError: If the trained one's shape is neither this one nor this one without light.
     """
     made = Student(**shape, generator=generator)
     weights = {**made.state_dict(), **trained.state_dict()}
@@ -312,6 +314,28 @@ def grown(trained: Student, shape: Mapping[str, Any], generator: torch.Generator
     except RuntimeError as error:
         raise StudentError("The student to start with is of another shape than the one to train.") from error
     return made
+
+
+def average(first: Student, second: Student, share: float) -> Student:
+    """The weighted mean of two students' weights, which often has the better part of both.
+
+    So for a student before and after a short further training: Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+    models", arXiv:2109.01903.
+
+    Args:
+        first: A student.
+        second: One of the same shape that was trained on from it, or from where it came from.
+        share: Of the second one, in [0, 1].
+
+    Raises:
+        StudentError: If the shapes differ.
+    """
+    if first.settings != second.settings:
+        raise StudentError("Students of different shapes have no average.")
+    weights = second.state_dict()
+    made = copy.deepcopy(first)
+    made.load_state_dict({name: torch.lerp(value, weights[name], share) for name, value in first.state_dict().items()})
+    return made.eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=32)
