@@ -161,12 +161,16 @@ def _seed(settings: str) -> int:
 
 def _cycles(settings: str) -> tuple[int, str]:
     """The number of cycles, and the settings without it."""
-    items = settings.split(",")
-    given = [item for item in items if item.partition("=")[0].strip() == "cycles"]
-    numbers = [item.partition("=")[2].strip() for item in given] or [str(CYCLES)]
-    if not numbers[-1].isdecimal() or int(numbers[-1]) == 0:
-        raise UserError(f"The schedule cyclic takes cycles=N, a whole number from 1 on, not {given[-1]!r}.")
-    return int(numbers[-1]), ",".join(item for item in items if item not in given)
+    cycles, others = CYCLES, []
+    for item in settings.split(","):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key != "cycles":
+            others.append(item)
+        elif value.isdecimal() and int(value) > 0:
+            cycles = int(value)
+        else:
+            raise UserError(f"The schedule cyclic takes cycles=N, a whole number from 1 on, not {item!r}.")
+    return cycles, ",".join(others)
 
 
 def _parse(settings: str, names: Sequence[str]) -> dict[str, Points]:

@@ -97,7 +97,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
             raise ValueError(f"student={student!r} is not allowed; give one of {', '.join(STUDENTS)}, or None.")
         self.student = student
         self.starts = _choices("start", start, str)
-        for each in self.starts:
+        for each in dict.fromkeys(self.starts):  # a start may be named again, to be drawn more often
             for width in self.student_widths:
                 self._new_student(each, width, torch.Generator())  # a mistake shows here
         self.learning_rates = _choices("learning_rate", learning_rate, float)
@@ -399,7 +399,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):  # noqa: D101  (its doc
         from fusion_gym import rendering  # matplotlib is loaded only where a picture is wanted
 
         probe = self.task.probe
-        one = slice(probe.telling, probe.telling + 1)
+        shown = probe.telling
+        one = slice(shown, shown + 1)
         with torch.no_grad():
             fused = self.distiller.student(probe.ir[one], probe.vi[one])
         pictures = {

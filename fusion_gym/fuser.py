@@ -236,4 +236,4 @@ def load_student(
     student = read_student(weights_of(spec))
     if backend == "onnx":
         return _onnx_fuser(_exported(student), f"{path.name} by ONNX Runtime", threads, tile)
-    return Fuser(path.name, student, student.reach, student.multiple, tile, len(student.light) > 0)
+    return Fuser(path.name, student, student.reach, student.multiple, tile, bool(student.light))

@@ -58,15 +58,11 @@ class Probe:
         teacher: The teacher's outputs on the clean pairs, same shape; the gaps are distances from it.
         reference: Outputs that the score is relative to, same shape; one reference for all teachers makes the scores
             of their students comparable.
-
-    Attributes:
-        telling: The pair whose sources both have the most to see, for people to look at.
     """
 
     def __init__(self, ir: Tensor, vi: Tensor, teacher: Tensor, reference: Tensor) -> None:
         self.ir, self.vi, self.teacher = ir, vi, teacher
         self.sources = Sources(ir, vi)
-        self.telling = int(torch.minimum(ir.flatten(1).std(1), vi.flatten(1).std(1)).argmax())
         self._both = Sources(torch.cat((ir, ir)), torch.cat((vi, vi)))
         generator = torch.Generator(ir.device).manual_seed(0)  # the probe is the same in every environment
         hardened = []
@@ -87,6 +83,11 @@ class Probe:
     def __len__(self) -> int:
         """Number of pairs, each scored clean and hardened."""
         return len(self.ir)
+
+    @property
+    def telling(self) -> int:
+        """The pair whose sources both have the most to see, for people to look at."""
+        return int(torch.minimum(self.ir.flatten(1).std(1), self.vi.flatten(1).std(1)).argmax())
 
     @torch.no_grad()
     def read(self, fuse: Fuse) -> Reading:

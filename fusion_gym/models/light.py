@@ -11,7 +11,10 @@ EVERY = 4  # the rows and columns that statistics are taken from; it divides eve
 
 
 def grids(sources: Tensor, every: int = EVERY) -> tuple[Tensor, Tensor]:
-    """Pixels on a coarse grid, and their diagonal neighbours: all that `statistics` takes of images."""
+    """Pixels on a coarse grid, and their diagonal neighbours: all that `statistics` takes of images.
+
+    The distance of the grid's rows and columns is an argument, for TorchScript takes no global numbers.
+    """
     return sources[..., ::every, ::every], sources[..., 1::every, 1::every]
 
 

@@ -242,7 +242,7 @@ class Student(nn.Module):
             "detail": self.detail,
             "lean": self.lean,
             "context": self.context,
-            "light": len(self.light) > 0,
+            "light": bool(self.light),
         }
 
 
