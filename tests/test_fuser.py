@@ -93,7 +93,7 @@ def test_tiles_do_not_show(name):
 def test_no_source_has_an_effect_beyond_the_reach(name):
     student = trained(name, spread=0.005).double()  # no pixel is clipped
     size = 2 * student.reach + 40
-    seen = torch.full((1, 6, 1, 1), 0.5, dtype=torch.float64)
+    seen = torch.full((1, student.light[0].first.in_channels, 1, 1), 0.5, dtype=torch.float64)
     drawn = torch.rand(2, 1, 1, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sources = [(0.3 + 0.4 * source).requires_grad_() for source in drawn]
     far = 0

@@ -19,23 +19,26 @@ def grids(sources: Tensor, every: int = EVERY) -> tuple[Tensor, Tensor]:
 
 
 def statistics(pixels: Tensor, neighbours: Tensor) -> Tensor:
-    """What is known of the light in whole images: brightness, contrast, and noise or sharpness.
+    """What is known of the light in whole images: brightness, contrast, noise or sharpness, and exposure.
 
-    That is the mean; the covariance of pixels with their neighbours, to which noise adds nothing; and the mean square
-    of their difference, to which noise adds and from which blur takes.
+    That is the mean; the covariance of pixels with their neighbours, to which noise adds nothing; the mean square of
+    their difference, to which noise adds and from which blur takes; the darkest and the brightest pixel, which tell an
+    under-exposed scene from a dark one with lamps in it, and fog from a raised black; and the share of white pixels.
 
     Args:
         pixels: (N, C, H, W) in [0, 1], as `grids` gives them.
         neighbours: Their neighbours, of the same shape.
 
     Returns:
-        (N, 3 C, 1, 1): the means, then the logarithms of the two others, scaled to about one.
+        (N, 6 C, 1, 1): the means, the logarithms of the four others, scaled to about one, then the shares.
     """
     mean, mean_near = _mean(pixels), _mean(neighbours)
     contrast = _mean((pixels - mean) * (neighbours - mean_near)).clamp_min(0.0)
     difference = _mean((pixels - neighbours).square())
-    logarithms = 1.0 + 0.2 * torch.cat((torch.log(contrast + 1e-5), torch.log(difference + 1e-6)), dim=1)
-    return torch.cat((0.5 * (mean + mean_near), logarithms), dim=1)
+    ends = (pixels.amin(dim=(2, 3), keepdim=True), pixels.amax(dim=(2, 3), keepdim=True))
+    white = _mean((20.0 * pixels - 19.0).clamp(0.0, 1.0))  # none at 0.95, so that rounding changes little
+    logarithms = torch.log(torch.cat((contrast + 1e-5, difference + 1e-6, ends[0] + 1e-3, ends[1] + 1e-3), dim=1))
+    return torch.cat((0.5 * (mean + mean_near), 1.0 + 0.2 * logarithms, white), dim=1)
 
 
 def _mean(image: Tensor) -> Tensor:
@@ -53,13 +56,13 @@ class Light(nn.Module):
 
     def __init__(self, told: int, inner: int = 32) -> None:
         super().__init__()
-        self.first, self.second = Convolution(6, inner, 1), Convolution(inner, inner, 1)
+        self.first, self.second = Convolution(12, inner, 1), Convolution(inner, inner, 1)
         self.head = Convolution(inner, 4 + told, 1)
 
     def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gives the sources, (N, 2, H, W), in even light, and what to tell the network, (N, told, 1, 1).
 
-        Parts of an image need the `statistics` of the whole one, ``seen``, (N, 6, 1, 1).
+        Parts of an image need the `statistics` of the whole one, ``seen``, (N, 12, 1, 1).
         """
         if seen is None:
             seen = statistics(*grids(sources))
