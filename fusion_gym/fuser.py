@@ -151,6 +151,8 @@ def onnx_session(model: str | bytes, threads: int | None = None) -> Any:
     except ImportError as error:
         raise StudentError("ONNX models need ONNX Runtime: pip install 'fusion-gym[deploy]'.") from error
     options = onnxruntime.SessionOptions()
+    # Threads that spin while they wait take the processor from those that read and write the images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
