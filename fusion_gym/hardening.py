@@ -16,6 +16,7 @@ from torch.nn import functional as F
 HARDENINGS = ("blur", "noise", "illumination", "contrast")
 BLUR_SIGMA = 2.5  # pixels, at strength 1
 NOISE_STD = 0.15  # of full scale, at strength 1
+DIMMING, GLARE, FADING = 0.85, 2.0, 0.9  # gain lost in the dark, gained in the glare, contrast lost, at strength 1
 
 
 def _per_image(strength: Tensor) -> Tensor:
@@ -44,13 +45,13 @@ def noise(image: Tensor, strength: Tensor, unit_noise: Tensor) -> Tensor:
 def darken(image: Tensor, strength: Tensor) -> Tensor:
     """Under-exposure: gain down to 0.15 and a gamma up to 1.5."""
     s = _per_image(strength)
-    return (1 - 0.85 * s) * image.clamp(0, 1).pow(1 + 0.5 * s)
+    return (1 - DIMMING * s) * image.clamp(0, 1).pow(1 + 0.5 * s)
 
 
 def overexpose(image: Tensor, strength: Tensor) -> Tensor:
     """Over-exposure: gain up to 3 and a lifted black, clipped at white."""
     s = _per_image(strength)
-    return ((1 + 2 * s) * image + 0.15 * s).clamp(0, 1)
+    return ((1 + GLARE * s) * image + 0.15 * s).clamp(0, 1)
 
 
 def illumination(image: Tensor, strength: Tensor, dark: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def illumination(image: Tensor, strength: Tensor, dark: Tensor) -> Tensor:
 def contrast_loss(image: Tensor, strength: Tensor) -> Tensor:
     """Loss of thermal contrast: values move towards the image's mean, at strength 1 by nine tenths."""
     mean = image.mean(dim=(2, 3), keepdim=True)
-    return image + 0.9 * _per_image(strength) * (mean - image)
+    return image + FADING * _per_image(strength) * (mean - image)
 
 
 @dataclass(frozen=True)

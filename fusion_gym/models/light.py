@@ -59,6 +59,10 @@ class Light(nn.Module):
         self.first, self.second = Convolution(12, inner, 1), Convolution(inner, inner, 1)
         self.head = Convolution(inner, 4 + told, 1)
 
+    def answer(self, seen: Tensor) -> Tensor:
+        """What to do about `statistics`: log gains by a third, offsets, and what to tell, (N, 4 + told, 1, 1)."""
+        return self.head(leaky(self.second(leaky(self.first(seen)))))
+
     def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gives the sources, (N, 2, H, W), in even light, and what to tell the network, (N, told, 1, 1).
 
@@ -66,7 +70,7 @@ class Light(nn.Module):
         """
         if seen is None:
             seen = statistics(*grids(sources))
-        found = self.head(leaky(self.second(leaky(self.first(seen)))))
+        found = self.answer(seen)
         gain = torch.exp((3.0 * found[:, :2]).clamp(-2.0, 3.0))
         offset = seen[:, :2] * (1.0 - gain) + found[:, 2:4]
         return sources * gain + offset, found[:, 4:]
