@@ -27,7 +27,7 @@ from fusion_gym.models.student import Student, read_student, save_student, weigh
 COPIES = 8  # of every patch, each with a damage of its own
 RATE, BATCH = 3e-3, 256
 SMALLEST = 0.02  # spread of an answer, below which its errors count no less
-WEIGHTS = (4.0, 8.0, 4.0, 4.0)  # of the gains and offsets beside what the network is told; visible light varies most
+WEIGHTS = (0.5, 1.0, 0.5, 0.5)  # of gains and offsets, beside all that the network is told; visible light varies most
 
 
 def undoing(drawn: Draw) -> Tensor:
@@ -87,7 +87,7 @@ def train_light(
     seen, answers = lessons(light, ir, vi, generator)
     spread = answers.std(dim=0, keepdim=True).clamp_min(SMALLEST)
     weights = torch.ones_like(spread)
-    weights[:, : len(WEIGHTS), 0, 0] = torch.tensor(WEIGHTS) * (answers.shape[1] / len(WEIGHTS) / 2)
+    weights[:, : len(WEIGHTS), 0, 0] = answers.shape[1] * torch.tensor(WEIGHTS)
     optimizer = torch.optim.Adam(light.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for _ in trange(updates, desc="light", disable=not progress):
