@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from fusion_gym.cli import guard
 from fusion_gym.data import find_pairs, load_pairs, probe_crops
-from fusion_gym.hardening import BLUR_SIGMA, HARDENINGS, NOISE_STD, Draw, draw, harden
+from fusion_gym.hardening import BLUR_SIGMA, DIMMING, FADING, GLARE, HARDENINGS, NOISE_STD, Draw, draw, harden
 from fusion_gym.metrics import Sources
 from fusion_gym.probe import Fuse
 from fusion_gym.score import measure, ratios, score
@@ -69,8 +69,8 @@ def sharpened(image: Tensor, strength: float) -> Tensor:
 
 def relit(vi: Tensor, strength: float, dark: Tensor) -> Tensor:
     """Turns back `fusion_gym.hardening.illumination`, but for what was clipped."""
-    brighter = (vi / (1 - 0.85 * strength)).clamp(0, 1).pow(1 / (1 + 0.5 * strength))
-    darker = ((vi - 0.15 * strength) / (1 + 2 * strength)).clamp(0, 1)
+    brighter = (vi / (1 - DIMMING * strength)).clamp(0, 1).pow(1 / (1 + 0.5 * strength))
+    darker = ((vi - 0.15 * strength) / (1 + GLARE * strength)).clamp(0, 1)
     return torch.where(dark.view(-1, 1, 1, 1), brighter, darker)
 
 
@@ -84,7 +84,7 @@ def restored(name: str, strength: float, ir: Tensor, vi: Tensor, drawn: Draw) ->
         return ir, relit(vi, strength, drawn.dark)
     if name == "contrast":
         mean = ir.mean(dim=(2, 3), keepdim=True)
-        return mean + (ir - mean) / (1 - 0.9 * strength), vi
+        return mean + (ir - mean) / (1 - FADING * strength), vi
     return ir, vi
 
 

@@ -35,9 +35,9 @@ def statistics(pixels: Tensor, neighbours: Tensor) -> Tensor:
     mean, mean_near = _mean(pixels), _mean(neighbours)
     contrast = _mean((pixels - mean) * (neighbours - mean_near)).clamp_min(0.0)
     difference = _mean((pixels - neighbours).square())
-    ends = (pixels.amin(dim=(2, 3), keepdim=True), pixels.amax(dim=(2, 3), keepdim=True))
+    darkest, brightest = pixels.amin(dim=(2, 3), keepdim=True), pixels.amax(dim=(2, 3), keepdim=True)
     white = _mean((20.0 * pixels - 19.0).clamp(0.0, 1.0))  # none at 0.95, so that rounding changes little
-    logarithms = torch.log(torch.cat((contrast + 1e-5, difference + 1e-6, ends[0] + 1e-3, ends[1] + 1e-3), dim=1))
+    logarithms = torch.log(torch.cat((contrast + 1e-5, difference + 1e-6, darkest + 1e-3, brightest + 1e-3), dim=1))
     return torch.cat((0.5 * (mean + mean_near), 1.0 + 0.2 * logarithms, white), dim=1)
 
 
