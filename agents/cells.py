@@ -28,9 +28,10 @@ from fusion_gym.data import load_splits, probe_crops
 from fusion_gym.files import write_json
 from fusion_gym.metrics import Sources, evaluate
 from fusion_gym.models.student import Student, save_student
-from fusion_gym.probe import Fuse, Probe
+from fusion_gym.probe import Probe
 from fusion_gym.report import TABLE
 from fusion_gym.teachers import WEIGHTS, fused_pairs
+from fusion_gym.tensors import Fuse
 
 ENVIRONMENT = "FusionDistill-v0"
 CROP = 128  # side of the test crops, one of each pair: what can be judged in a fraction of the training's time

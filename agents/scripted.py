@@ -14,10 +14,10 @@ import numpy as np
 
 from fusion_gym.actions import ACTIONS, encode
 from fusion_gym.cli import UserError, check_keys, read_yaml
+from fusion_gym.hardening import HARDENINGS
 from fusion_gym.observations import index
 
 Points = Sequence[tuple[float, float]]
-HARDENINGS = ("blur", "noise", "illumination", "contrast")
 _CLEAN: dict[str, Points] = {name: [(0, 0)] for name in (*HARDENINGS, "selection")}
 _HARDER: dict[str, Points] = {name: [(0, 0), (1, 0.5)] for name in HARDENINGS}
 _FALLING: dict[str, Points] = {"guidance": [(0, 1), (1, 0)]}

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.scripted import HARDENINGS, Points
+from agents.scripted import Points
 from fusion_gym.actions import ACTIONS, decode, encode
+from fusion_gym.hardening import HARDENINGS
 
 Candidate = dict[str, Points]
 Evaluate = Callable[[Sequence[tuple[Candidate, int]]], Sequence[float]]

@@ -32,8 +32,8 @@ from fusion_gym.cli import guard
 from fusion_gym.data import find_pairs, load_pairs, probe_crops
 from fusion_gym.hardening import BLUR_SIGMA, DIMMING, FADING, GLARE, HARDENINGS, NOISE_STD, Draw, draw, harden
 from fusion_gym.metrics import Sources
-from fusion_gym.probe import Fuse
 from fusion_gym.score import measure, ratios, score
+from fusion_gym.tensors import Fuse
 
 STRENGTHS = (0.5, 1.0)
 CROP = 128

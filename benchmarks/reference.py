@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from fusion_gym.distiller import GRADIENT_LIMIT, Distiller, Stats
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.hardening import BLUR_SIGMA, HARDENINGS, NOISE_STD, Draw, unit_noise
-from fusion_gym.probe import Fuse, Probe, Reading
+from fusion_gym.probe import Probe, Reading
 from fusion_gym.score import CAP, SCORE_WEIGHTS
+from fusion_gym.tensors import Fuse
 
 TIE = 4.5 / (8 * 255) ** 2
 SOBEL = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8

@@ -71,7 +71,7 @@ class Distiller:
         batch_size: Patches per update.
         total_updates: Budget over which the learning rate falls.
         generator: Where every random number comes from (a CPU generator).
-        own_loss: L_self, one of `SELF_LOSSES`: "metrics" takes several times as long as "simple".
+        self_loss: L_self, one of `SELF_LOSSES`: "metrics" takes several times as long as "simple".
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Distiller:
         batch_size: int,
         total_updates: int,
         generator: torch.Generator,
-        own_loss: str = "simple",
+        self_loss: str = "simple",
     ) -> None:
         self.bank, self.student, self.generator = bank, student, generator
         self.learning_rate, self.batch_size, self.total_updates = learning_rate, batch_size, total_updates
-        self.own_loss = SELF_LOSSES[own_loss]
+        self.self_loss = SELF_LOSSES[self_loss]
         self.updates = 0
         self.patch_losses = torch.full((len(bank),), math.nan)
         self.optimizer = Adam(student.parameters(), GRADIENT_LIMIT)
@@ -126,7 +126,7 @@ class Distiller:
         sums = torch.zeros(3, device=self._device)
         for _ in range(updates):
             index, images, drawn = self.batch(settings["selection"])
-            losses, guide, own = batch_losses(self.student, images, settings, drawn, self.own_loss)
+            losses, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss)
             losses.mean().backward()
             norm = self.descend(index, losses)
             sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
@@ -158,7 +158,7 @@ class Distiller:
         """The losses of one batch without an update; the gradient norm is given as 1."""
         _, images, drawn = self.batch(settings["selection"])
         with torch.no_grad():
-            _, guide, own = batch_losses(self.student, images, settings, drawn, self.own_loss)
+            _, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Distiller:
@@ -192,7 +192,7 @@ def batch_losses(
     images: Tensor,
     settings: Mapping[str, float | Tensor],
     drawn: Draw,
-    own_loss: SelfLoss = SELF_LOSSES["simple"],
+    self_loss: SelfLoss = SELF_LOSSES["simple"],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses of a batch.
 
@@ -201,7 +201,7 @@ def batch_losses(
         images: Infrared, visible luminance and the teacher's output, (N, 3, H, W) in [0, 1].
         settings: Guidance and the hardenings' strengths by name, for all samples or (N,).
         drawn: The random part of the hardening.
-        own_loss: The self-learning loss.
+        self_loss: The self-learning loss.
 
     Returns:
         The mixed, the guidance and the self-learning loss of each sample, (N,).
@@ -216,5 +216,5 @@ def batch_losses(
         both = fuse(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi)))
         hard_fused = both.chunk(2)[1]
         guide = guide_loss(both, teacher.repeat(2, 1, 1, 1), edges.repeat(2, 1, 1, 1)).view(2, -1).mean(0)
-    own = own_loss(hard_fused, ir, vi)
+    own = self_loss(hard_fused, ir, vi)
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own

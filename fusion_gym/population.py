@@ -38,7 +38,7 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
     groups: dict[tuple[object, ...], list[int]] = {}
     for position, distiller in enumerate(distillers):
         shape = tuple(weight.shape for weight in distiller.student.parameters())
-        groups.setdefault((distiller.own_loss, *shape), []).append(position)
+        groups.setdefault((distiller.self_loss, *shape), []).append(position)
     stats: dict[int, Stats] = {}
     for members in groups.values():
         figures = _advance_alike([distillers[i] for i in members], [settings[i] for i in members], updates)
@@ -61,7 +61,7 @@ def _advance_alike(
             strict=True,
         )
         fuse = _batched([distiller.student for distiller in distillers], size)
-        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn), distillers[0].own_loss)
+        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn), distillers[0].self_loss)
         losses, guide, own = (figure.view(count, size) for figure in figures)
         losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
         norms = [distiller.descend(*one) for distiller, *one in zip(distillers, index, losses, strict=True)]
@@ -97,15 +97,16 @@ def train_together(envs: Sequence[gym.Env], actions: Sequence[np.ndarray]) -> No
         actions: The action of each, as in `FusionDistillEnv.step`.
 
     Raises:
-        ValueError: If an action has a wrong shape or holds NaN; nothing has been trained then.
+        ValueError: If an action has a wrong shape or holds NaN, or an environment's training was done ahead already;
+            nothing has been trained then.
         gymnasium.error.ResetNeeded: If one has no episode under way.
     """
     plain = [cast(FusionDistillEnv, env.unwrapped) for env in envs]
     settings = [env.decide(action) for env, action in zip(plain, actions, strict=True)]
     if plain:
         figures = advance([env.distiller for env in plain], settings, plain[0].updates_per_step)
-        for env, stats in zip(plain, figures, strict=True):
-            env.ahead = stats
+        for env, action, stats in zip(plain, actions, figures, strict=True):
+            env.ahead = np.array(action), stats
 
 
 class FusionDistillVectorEnv(SyncVectorEnv):

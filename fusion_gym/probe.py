@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ from fusion_gym.hardening import HARDENINGS, draw, harden
 from fusion_gym.losses import sobel
 from fusion_gym.metrics import Sources, evaluate_per_source
 from fusion_gym.score import measure, ratios, score
+from fusion_gym.tensors import Fuse
 
 PROBE_STRENGTH = 0.5
 COLLAPSED = 1e-3  # standard deviation of all outputs, of full scale; its slope is zero too: such a student stays so
-Fuse = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fusion_gym.actions import ACTIONS
+from fusion_gym.episode import Episode
 from fusion_gym.images import write_image
+from fusion_gym.probe import Probe
+from fusion_gym.tensors import Fuse
 
 _DPI = 100
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito
@@ -84,6 +88,34 @@ def render_frame(
             axes.set_ylim(-0.04, 1.04)
             axes.set_xlabel("decision", fontsize=9)
     return _pixels(figure)
+
+
+def render_episode(episode: Episode, probe: Probe, student: Fuse) -> np.ndarray:
+    """The frame of an episode's present: sources, hardened sources, teacher, student, and the curves so far.
+
+    Args:
+        episode: The episode.
+        probe: Its probe, of which the most telling pair is shown.
+        student: Its student.
+
+    Returns:
+        As `render_frame`.
+    """
+    shown = probe.telling
+    one = slice(shown, shown + 1)
+    with torch.no_grad():
+        fused = student(probe.ir[one], probe.vi[one])
+    pictures = {
+        "infrared": probe.ir[one],
+        "visible": probe.vi[one],
+        "infrared, hardened": probe.hard_ir[one],
+        "visible, hardened": probe.hard_vi[one],
+        "teacher": probe.teacher[one],
+        "student": fused,
+    }
+    title = f"decision {episode.step}/{episode.steps}   score {episode.score:.3f}"
+    panels = {name: image[0, 0].cpu().numpy() for name, image in pictures.items()}
+    return render_frame(panels, episode.history, episode.actions, title)
 
 
 def plot_curves(

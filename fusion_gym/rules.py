@@ -6,13 +6,11 @@ shape and range. `RULES` names them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Fuse = Callable[[Tensor, Tensor], Tensor]
+from fusion_gym.tensors import Fuse
 
 PYRAMID_LEVELS = 5
 BASE_SIZE = 31  # window of the mean that parts base and detail

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ from fusion_gym.data import ImagePair, cached_array, fingerprint
 from fusion_gym.images import SUFFIXES, ImageError, read_gray
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.rules import RULES
+from fusion_gym.tensors import Fuse
 
-Fuse = Callable[[Tensor, Tensor], Tensor]
 WEIGHTS = Path(__file__).parent / "models" / "weights"
 
 

@@ -24,6 +24,7 @@ from fusion_gym.files import atomic_path
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
+from fusion_gym.tensors import resolve_device
 
 
 def parse_goals(changes: Sequence[str]) -> dict[str, Goal]:
@@ -110,7 +111,7 @@ def train(args: argparse.Namespace) -> Path:
         raise ValueError(f"{checkpoint} does not exist; start without --resume.")
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    device = resolve_device(args.device)
     crops = Crops([load_splits(part).train for part in args.data.split(",")], args.crop, args.seed)
     net = Teacher(generator=torch.Generator().manual_seed(args.seed)).to(device)
     if args.start is not None:

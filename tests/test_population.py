@@ -148,6 +148,32 @@ def test_a_reset_forgets_the_training_done_ahead():
     assert env.step(action)[4]["student/updates"] == 4
 
 
+def test_a_training_done_ahead_belongs_to_its_action():
+    env = gym.make(FAST, **SETTINGS)
+    env.reset(seed=0)
+    first, other = actions_for(env, 2)
+    train_together([env], [first])
+    with pytest.raises(ValueError, match="trained ahead"):
+        env.step(other)
+    with pytest.raises(ValueError, match="trained ahead"):
+        train_together([env], [other])
+    info = env.step(first)[4]
+    assert info["student/updates"] == 4
+    assert env.step(other)[4]["student/updates"] == 8
+
+
+def test_a_saved_state_keeps_the_training_done_ahead():
+    env, copied = gym.make(FAST, **SETTINGS), gym.make(FAST, **SETTINGS)
+    env.reset(seed=0)
+    copied.reset(seed=1)
+    (action,) = actions_for(env, 1)
+    train_together([env], [action])
+    copied.unwrapped.load_state(env.unwrapped.save_state())
+    mine, theirs = env.step(action), copied.step(action)
+    np.testing.assert_array_equal(mine[0], theirs[0])
+    assert mine[1:] == theirs[1:]
+
+
 def test_stable_baselines3_gets_the_same_numbers_with_it():
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import DummyVecEnv

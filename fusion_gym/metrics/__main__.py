@@ -19,6 +19,7 @@ from fusion_gym.files import write_csv, write_json
 from fusion_gym.metrics.evaluation import CONVENTIONS
 from fusion_gym.metrics.folders import Values, common, ranks, score_folders, summarise
 from fusion_gym.metrics.table import METRICS, definitions
+from fusion_gym.tensors import resolve_device
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -141,12 +142,8 @@ def run(args: argparse.Namespace) -> None:
     for file in (args.json, args.csv):
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"There is no folder {file.parent} to write {file.name} to; create it first.")
-    available = torch.cuda.is_available()
-    if args.device == "cuda" and not available:
-        raise ValueError("--device cuda: torch finds no CUDA device here; leave the option out to use the processor.")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    device = ("cuda" if available else "cpu") if args.device == "auto" else args.device
     hidden = None if args.progress is None else not args.progress
     scores, notes = score_folders(
         args.ir,
@@ -154,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
         args.fused,
         args.metrics,
         args.convention,
-        device,
+        resolve_device(args.device),
         lambda stems: tqdm(stems, desc="scoring", unit="pair", disable=hidden),
     )
     write(scores, args)

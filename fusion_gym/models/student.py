@@ -17,6 +17,7 @@ from fusion_gym.models.layers import SLOPE, Convolution, convolution, leaky
 from fusion_gym.models.light import Light
 
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
+NEW, TRAINED = "new", "trained"  # what a training can begin with, beside a weights file
 MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -339,15 +340,8 @@ def average(first: Student, second: Student, share: float) -> Student:
 
 
 @lru_cache(maxsize=32)
-def read_start(start: str) -> Student:
-    """The student that a training begins with; copy it, for it is kept.
-
-    Args:
-        start: A student that comes with the package, a weights file, or ``WIDTH`` for the default shape of that width.
-
-    Raises:
-        StudentError: If there is none, or the file is not a student's.
-    """
+def _read_start(start: str) -> Student:
+    """A student of the family, of a weights file or of a width, by its name; copy it, for it is kept."""
     if not start.isdigit():
         return read_student(weights_of(start))
     path = WEIGHTS / f"start_{start}.pt"
@@ -358,3 +352,22 @@ def read_start(start: str) -> Student:
             "give start='new', or a weights file."
         )
     return read_student(path)
+
+
+def begin(start: str, width: int, name: str | None, generator: torch.Generator) -> Student:
+    """The student that a training begins with.
+
+    Args:
+        start: `NEW`, `TRAINED` (what comes with the package for this width or name) or a weights file.
+        width: Width of the default shape.
+        name: One of `STUDENTS` instead, whatever the width.
+        generator: Draws the weights that are new.
+
+    Raises:
+        StudentError: If there is no such student, or the file is not a student's or of another shape.
+    """
+    shape = STUDENTS[name] if name else {"width": width}
+    if start == NEW:
+        return Student(**shape, generator=generator)
+    trained = _read_start((name or str(width)) if start == TRAINED else start)
+    return grown(trained, shape, generator) if name else copy.deepcopy(trained).train().requires_grad_(True)
