@@ -38,6 +38,7 @@ from fusion_gym.cli import (
 )
 from fusion_gym.data import load_splits
 from fusion_gym.distiller import SELF_LOSSES
+from fusion_gym.metrics import REPORTED
 from fusion_gym.models.student import STUDENTS, save_student
 from fusion_gym.record import of_episode
 from fusion_gym.rules import RULES
@@ -255,11 +256,11 @@ def show(title: str, table: dict[str, dict[str, float]]) -> None:
     """Prints a table of mean metrics by method, and how much of the teacher's the student has."""
     shown = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("method", no_wrap=True)
-    for name in report.TABLE:
+    for name in REPORTED:
         shown.add_column(name, justify="right", no_wrap=True)
     for method, row in table.items():
-        shown.add_row(method, *(_short(row[name]) for name in report.TABLE), end_section=method == list(table)[-1])
-    ratios = (table["student"][name] / table["teacher"][name] for name in report.TABLE)
+        shown.add_row(method, *(_short(row[name]) for name in REPORTED), end_section=method == list(table)[-1])
+    ratios = (table["student"][name] / table["teacher"][name] for name in REPORTED)
     shown.add_row("of teacher", *(f"{ratio:.0%}" for ratio in ratios))
     Console().print(shown)
 

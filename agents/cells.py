@@ -26,12 +26,11 @@ from agents.scripted import Points, Schedule
 from fusion_gym.cli import UserError
 from fusion_gym.data import load_splits, probe_crops
 from fusion_gym.files import write_json
-from fusion_gym.metrics import Sources, evaluate
+from fusion_gym.metrics import REPORTED, Sources, evaluate
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
-from fusion_gym.report import TABLE
-from fusion_gym.teachers import WEIGHTS, fused_pairs
-from fusion_gym.tensors import Fuse
+from fusion_gym.teachers import BUILTIN, fused_pairs
+from fusion_gym.tensors import Fuse, unit
 
 ENVIRONMENT = "FusionDistill-v0"
 CROP = 128  # side of the test crops, one of each pair: what can be judged in a fraction of the training's time
@@ -91,8 +90,7 @@ def _content(spec: str) -> str:
 @cache
 def origin() -> dict[str, str]:
     """What every result depends on: the package's version and a digest of the built-in teacher's weights."""
-    weights = WEIGHTS / "teacher.pt"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.is_file() else ""
+    digest = hashlib.sha256(BUILTIN.read_bytes()).hexdigest()[:16] if BUILTIN.is_file() else ""
     return {"version": fusion_gym.__version__, "builtin_teacher": digest}
 
 
@@ -210,7 +208,7 @@ class Judge:
         side = min(CROP, *(min(pair.ir.shape) for pair in self._pairs))
         fused = fused_pairs(teacher, self._pairs)
         stacks = [np.stack((pair.ir, pair.vi, output)) for pair, output in zip(self._pairs, fused, strict=True)]
-        crops = torch.from_numpy(probe_crops(stacks, side, len(stacks))).to(self._device, torch.float32) / 255
+        crops = unit(probe_crops(stacks, side, len(stacks)), self._device)
         return crops.split(1, dim=1)
 
     @torch.no_grad()
@@ -228,12 +226,12 @@ class Judge:
         """
         reading = self._probe.read(fuse)
         fused = torch.nan_to_num(fuse(*self._inputs), nan=0.0, posinf=1.0, neginf=0.0)
-        values = evaluate(fused, self._sources, TABLE, convention=CONVENTION)
+        values = evaluate(fused, self._sources, REPORTED, convention=CONVENTION)
         count = len(self._probe)
         clean = {name: float(value[:count].mean()) for name, value in values.items()}
         hardened = {f"{name}_hardened": float(value[count:].mean()) for name, value in values.items()}
         known = self.teacher(teacher)
-        ratio = float(np.mean([clean[name] / max(known[name], 1e-3) for name in TABLE]))
+        ratio = float(np.mean([clean[name] / max(known[name], 1e-3) for name in REPORTED]))
         scores = {name: getattr(reading, name) for name in ("score", "score_clean", "score_hardened")}
         return {**scores, **clean, **hardened, "teacher_ratio": ratio}
 
@@ -242,7 +240,7 @@ class Judge:
         """Mean of each metric of a teacher on the clean pairs, computed once."""
         if teacher not in self._teachers:
             ir, vi, fused = self._crops(teacher)
-            values = evaluate(fused, Sources(ir, vi), TABLE, convention=CONVENTION)
+            values = evaluate(fused, Sources(ir, vi), REPORTED, convention=CONVENTION)
             self._teachers[teacher] = {name: float(value.mean()) for name, value in values.items()}
         return self._teachers[teacher]
 

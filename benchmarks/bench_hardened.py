@@ -33,7 +33,7 @@ from fusion_gym.data import find_pairs, load_pairs, probe_crops
 from fusion_gym.hardening import BLUR_SIGMA, DIMMING, FADING, GLARE, HARDENINGS, NOISE_STD, Draw, draw, harden
 from fusion_gym.metrics import Sources
 from fusion_gym.score import measure, ratios, score
-from fusion_gym.tensors import Fuse
+from fusion_gym.tensors import Fuse, unit
 
 STRENGTHS = (0.5, 1.0)
 CROP = 128
@@ -45,7 +45,7 @@ MARGIN = 24  # pixels repeated around an image before it is sharpened
 def crops(folder: Path) -> tuple[Tensor, Tensor]:
     """Infrared and visible crops of the test pairs, (N, 1, 128, 128) in [0, 1] each."""
     stacks = [np.stack((pair.ir, pair.vi)) for pair in load_pairs(find_pairs(folder, "test"))]
-    pairs = torch.from_numpy(probe_crops(stacks, CROP, len(stacks))).float() / 255
+    pairs = unit(probe_crops(stacks, CROP, len(stacks)))
     return pairs[:, :1], pairs[:, 1:]
 
 
@@ -53,7 +53,7 @@ def denoised(image: Tensor, strength: float) -> Tensor:
     """Non-local means that knows the noise's standard deviation."""
     eight_bit = (image * 255).round().to(torch.uint8).numpy()
     h = 0.8 * 255 * NOISE_STD * strength
-    return torch.from_numpy(np.stack([[cv2.fastNlMeansDenoising(x[0], h=h)] for x in eight_bit])).float() / 255
+    return unit(np.stack([[cv2.fastNlMeansDenoising(x[0], h=h)] for x in eight_bit]))
 
 
 def sharpened(image: Tensor, strength: float) -> Tensor:

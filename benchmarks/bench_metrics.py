@@ -36,6 +36,7 @@ from fusion_gym.images import read_gray
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.metrics import Sources, evaluate, evaluate_per_source
 from fusion_gym.score import SCORE_WEIGHTS
+from fusion_gym.tensors import unit
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "inputs"
 REFERENCE_SET = tuple(plain_metrics.EVALUATOR)
@@ -54,7 +55,7 @@ def load(folder: Path) -> list[Stack]:
 
 def tensors(stacks: list[Stack]) -> tuple[Tensor, ...]:
     """Infrared, visible and fused images of one size, (N, 1, H, W) in [0, 1] each."""
-    batch = torch.from_numpy(np.stack(stacks)).float() / 255
+    batch = unit(np.stack(stacks))
     return tuple(part.clone() for part in batch.split(1, dim=1))
 
 

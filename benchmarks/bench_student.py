@@ -31,10 +31,10 @@ from tqdm import tqdm
 
 from fusion_gym.data import load_splits, synthetic_pairs
 from fusion_gym.export import describe, macs_per_pixel, onnx_model
-from fusion_gym.fuser import onnx_session
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
 from fusion_gym.quantize import metric_ratios, quantised
+from fusion_gym.runtime import onnx_session
 from fusion_gym.synthetic import generate_scenes
 from fusion_gym.video import write_video
 

@@ -24,10 +24,11 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from fusion_gym.data import find_pairs, load_pairs
-from fusion_gym.report import TABLE, means, score_outputs
+from fusion_gym.metrics import REPORTED
+from fusion_gym.report import means, score_outputs
 from fusion_gym.teachers import fuse_pair, load_teacher
 
-STATISTICS, SIMILARITY = TABLE[:4], TABLE[4:]
+STATISTICS, SIMILARITY = REPORTED[:4], REPORTED[4:]
 
 
 def load(spec: str) -> Callable[..., Any]:
@@ -42,8 +43,8 @@ def load(spec: str) -> Callable[..., Any]:
 def ranks(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Rank of each method in each metric, 1 the best (all are larger the better; ties share their mean rank)."""
     names = list(rows)
-    columns = {metric: rankdata([-rows[name][metric] for name in names]) for metric in TABLE}
-    return {name: {metric: float(columns[metric][i]) for metric in TABLE} for i, name in enumerate(names)}
+    columns = {metric: rankdata([-rows[name][metric] for name in names]) for metric in REPORTED}
+    return {name: {metric: float(columns[metric][i]) for metric in REPORTED} for i, name in enumerate(names)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,12 +66,12 @@ def main(argv: list[str] | None = None) -> int:
         }
         places = ranks(rows)
         table = Table(title=f"{dataset}/test, {len(pairs)} pairs")
-        for head in ("method", *TABLE, "mean rank (9)", "EN SD SF AG", "MI SCD VIF Qabf SSIM"):
+        for head in ("method", *REPORTED, "mean rank (9)", "EN SD SF AG", "MI SCD VIF Qabf SSIM"):
             table.add_column(head, justify="left" if head == "method" else "right")
         for name in sorted(rows, key=lambda name: float(np.mean(list(places[name].values())))):
-            groups = (TABLE, STATISTICS, SIMILARITY)
+            groups = (REPORTED, STATISTICS, SIMILARITY)
             mean_ranks = [f"{np.mean([places[name][metric] for metric in group]):.1f}" for group in groups]
-            cells = [f"{rows[name][metric]:.4g}" for metric in TABLE]
+            cells = [f"{rows[name][metric]:.4g}" for metric in REPORTED]
             table.add_row(name, *cells, *mean_ranks, style="bold" if name in ours else None)
         console.print(table)
     return 0

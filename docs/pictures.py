@@ -22,6 +22,7 @@ from fusion_gym.rendering import contact_sheet, save_picture
 from fusion_gym.report import sheet_rows
 from fusion_gym.synthetic import generate_scene
 from fusion_gym.teachers import builtin_teacher, fuse_pair
+from fusion_gym.tensors import unit
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = ("day", "night", "smoke")
@@ -43,7 +44,7 @@ def pairs() -> dict[str, ImagePair]:
 def hardened(pair: ImagePair, name: str, strength: float) -> ImagePair:
     """The pair with one degradation, an under-exposed one for illumination."""
     drawn = replace(draw(1, torch.Generator().manual_seed(0), full=True), dark=torch.ones(1, dtype=torch.bool))
-    sources = (torch.from_numpy(image).float()[None, None] / 255 for image in (pair.ir, pair.vi))
+    sources = (unit(image)[None, None] for image in (pair.ir, pair.vi))
     ir, vi = (image[0, 0].mul(255).round().byte().numpy() for image in harden(*sources, {name: strength}, drawn))
     return ImagePair(name, ir, vi, cv2.cvtColor(vi, cv2.COLOR_GRAY2BGR))
 

@@ -17,6 +17,7 @@ from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.models.student import Student
 from fusion_gym.objective import metric_loss
 from fusion_gym.optimizer import Adam
+from fusion_gym.tensors import unit
 
 
 def _simple_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class Distiller:
             index = (where * len(self.bank)).long()
         patches, mirrored = self.bank[index.numpy()], (mirror < 0.5).numpy()
         patches[mirrored] = patches[mirrored, ..., ::-1]
-        images = torch.from_numpy(patches).to(self._device, torch.float32) / 255
+        images = unit(patches, self._device)
         return index, images, draw(self.batch_size, self.generator)
 
     @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does

@@ -26,6 +26,7 @@ from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_path, atomic_write
 from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.student import STUDENTS, Student, read_student, weights_of
+from fusion_gym.runtime import onnx_session
 from fusion_gym.version import __version__
 
 OPSET = 18
@@ -147,10 +148,8 @@ def onnx_deviation(model: bytes, student: nn.Module, colour: bool = False) -> fl
     """Largest difference of a model's output from torch's, over `parity_pairs`.
 
     Raises:
-        fusion_gym.models.student.StudentError: If ONNX Runtime is not installed or cannot load the model.
+        fusion_gym.runtime.OnnxError: If ONNX Runtime is not installed or cannot load the model.
     """
-    from fusion_gym.fuser import onnx_session
-
     session = onnx_session(model, threads=1)
     network = (WithColour(student) if colour else student).eval()
     return max(
@@ -231,8 +230,6 @@ def latency(run: Any, repetitions: int = 20) -> float:
 @torch.no_grad()
 def check(student: Student) -> str:
     """Weights, operations and latency on this machine, in words."""
-    from fusion_gym.fuser import onnx_session
-
     height, width = CHECK_SIZE
     ir, vi = (image.contiguous() for image in torch.rand(2, 1, 1, height, width).unbind(0))
     content = onnx_model(student, describe(student)).SerializeToString()
@@ -285,7 +282,6 @@ def export_int8(student: Student, path: Path, data: str) -> str:
     Raises:
         ExportError: If the float model does not agree with torch.
     """
-    from fusion_gym.fuser import onnx_session
     from fusion_gym.quantize import metric_ratios, quantised
 
     splits = load_splits(data)

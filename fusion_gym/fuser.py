@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from fusion_gym.data import cache_dir
+from fusion_gym.export import GRAPH, describe, export_onnx
 from fusion_gym.images import luminance, restore_colour
 from fusion_gym.memory import keep_freed_memory
-from fusion_gym.models.light import EVERY, statistics
+from fusion_gym.models.light import EVERY, scene_statistics
 from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
 from fusion_gym.rules import RULES, TILING
+from fusion_gym.runtime import OnnxError, onnx_session
 
 DEFAULT = "small"
 BACKENDS = ("torch", "onnx")
@@ -33,7 +35,7 @@ class Fuser:
     Attributes:
         name: What it is, for people.
         fuse: Fuses infrared and visible luminance, float32 (N, 1, H, W) in [0, 1], into the same shape and range;
-            with ``light``, from ``seen`` too, the whole image's `statistics`, where the two are a part of it.
+            with ``light``, from ``seen`` too, the whole image's `scene_statistics`, where the two are a part of it.
         reach: Distance in pixels from which a pixel of the sources can have an effect.
         multiple: Tiles must start at multiples of it.
         tile: Side of the tiles that large images are cut into; None takes an image as a whole.
@@ -91,7 +93,7 @@ class Fuser:
         places = [np.minimum(np.arange(-(-size // self.multiple) * self.multiple), size - 1) for size in ir.shape]
         taken = (np.ix_(*(place[start::EVERY] for place in places)) for start in (0, 1))  # padded as the student pads
         pixels, near = (torch.from_numpy(np.stack([_unit(ir[part]), _unit(vi[part])]))[None] for part in taken)
-        return statistics(pixels, near)
+        return scene_statistics(pixels, near)
 
     def _tiles(self, height: int, width: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
         """The part to fuse, the part of that which is kept, and where it belongs, for each tile."""
@@ -136,34 +138,11 @@ def _as_kind(image: np.ndarray, kind: np.dtype) -> np.ndarray:
     return image.astype(np.uint16) * 257 if kind == np.uint16 else _unit(image)
 
 
-def onnx_session(model: str | bytes, threads: int | None = None) -> Any:
-    """A session of ONNX Runtime on the CPU.
-
-    Args:
-        model: A file, or its content.
-        threads: Number of threads; None leaves it to ONNX Runtime.
-
-    Raises:
-        StudentError: If ONNX Runtime is not installed or cannot load the model.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise StudentError("ONNX models need ONNX Runtime: pip install 'fusion-gym[deploy]'.") from error
-    options = onnxruntime.SessionOptions()
-    # Threads that spin while they wait take the processor from those that read and write the images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises a class of its own for each kind of damage
-        name = model if isinstance(model, str) else "The model"
-        raise StudentError(f"{name} is not an ONNX model that ONNX Runtime can load; export it again.") from error
-
-
 def _onnx_fuser(path: Path, name: str, threads: int | None, tile: int | None) -> Fuser:
-    session = onnx_session(str(path), threads)
+    try:
+        session = onnx_session(str(path), threads)
+    except OnnxError as error:
+        raise StudentError(str(error)) from error
     names = [entry.name for entry in session.get_inputs()]
     metadata = session.get_modelmeta().custom_metadata_map
     if names != ["ir", "vi"]:
@@ -181,8 +160,6 @@ def _onnx_fuser(path: Path, name: str, threads: int | None, tile: int | None) ->
 
 def _exported(student: Student) -> Path:
     """The student as an ONNX file in the cache, exported where it is not there yet."""
-    from fusion_gym.export import GRAPH, describe, export_onnx
-
     digest = hashlib.sha256(GRAPH.encode())
     for name, value in student.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())

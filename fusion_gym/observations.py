@@ -1,7 +1,6 @@
 """The observation of FusionDistill: named features with true bounds and their formulas.
 
 The table `OBSERVATIONS` drives the observation space, the observation, the documentation and the tests.
-Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusion_gym.actions import ACTIONS
+from fusion_gym.metrics import REPORTED
 
 if TYPE_CHECKING:
     from fusion_gym.episode import Episode
@@ -52,8 +52,6 @@ def _last(name: str) -> Feature:
     doc = f"The last action's {name}; 0 before the first."
     return Feature(f"last_{name}", -1.0, 1.0, doc, lambda e: e.last_action[name])
 
-
-RATIO_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
 
 OBSERVATIONS: tuple[Feature, ...] = (
     Feature(
@@ -147,7 +145,7 @@ OBSERVATIONS: tuple[Feature, ...] = (
         "Fusion score of the student on the hardened probe.",
         lambda e: e.reading.score_hardened,
     ),
-    *map(_ratio, RATIO_METRICS),
+    *map(_ratio, REPORTED),
     *map(_last, ACTIONS),
 )
 LOW, HIGH = np.array([(feature.low, feature.high) for feature in OBSERVATIONS], dtype=np.float32).T

@@ -7,19 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from fusion_gym.data import ImagePair
 from fusion_gym.images import restore_colour
-from fusion_gym.metrics import Sources, evaluate
+from fusion_gym.metrics import REPORTED, Sources, evaluate
+from fusion_gym.tensors import unit
 
-TABLE = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
 Outputs = Mapping[str, Sequence[np.ndarray]]  # method → uint8 (H, W) for each pair
 Track = Callable[[Iterable[int]], Iterable[int]]
-
-
-def _batch(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(image))[None, None].float() / 255
 
 
 def score_outputs(
@@ -40,9 +35,9 @@ def score_outputs(
     with torch.no_grad():
         for index in track(range(len(pairs))):
             pair = pairs[index]
-            sources = Sources(_batch(pair.ir), _batch(pair.vi))
+            sources = Sources(unit(pair.ir)[None, None], unit(pair.vi)[None, None])
             for method, images in outputs.items():
-                values = evaluate(_batch(images[index]), sources, TABLE, convention=convention)
+                values = evaluate(unit(images[index])[None, None], sources, REPORTED, convention=convention)
                 table[method][pair.name] = {name: float(value) for name, value in values.items()}
     return table
 
@@ -50,7 +45,7 @@ def score_outputs(
 def means(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
     """Mean over the pairs of what `score_outputs` gave, by method and metric."""
     return {
-        method: {name: float(np.mean([row[name] for row in rows.values()])) for name in TABLE}
+        method: {name: float(np.mean([row[name] for row in rows.values()])) for name in REPORTED}
         for method, rows in table.items()
     }
 

@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from fusion_gym.data import ImagePair, cached_array, load_splits, patch_bank, probe_crops
 from fusion_gym.probe import Probe
 from fusion_gym.teachers import fused_pairs
+from fusion_gym.tensors import unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def load_task(
     for stack in train:
         key.update(stack.tobytes())
     bank = cached_array(f"bank-{key.hexdigest()[:32]}-{patch_size}", lambda: patch_bank(train, patch_size))
-    crops = torch.from_numpy(probe_crops(validation, probe_size, probe_pairs)).to(device, torch.float32) / 255
+    crops = unit(probe_crops(validation, probe_size, probe_pairs), device)
     spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device)
     return Task(spec, bank, Probe(*crops.split(1, dim=1)))
 

@@ -17,18 +17,20 @@ from tqdm import tqdm
 
 from fusion_gym.data import ImagePair, cached_array, fingerprint
 from fusion_gym.images import SUFFIXES, ImageError, read_gray
+from fusion_gym.models import WEIGHTS
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.rules import RULES
-from fusion_gym.tensors import Fuse
+from fusion_gym.runtime import OnnxError, onnx_session
+from fusion_gym.tensors import Fuse, unit
 
-WEIGHTS = Path(__file__).parent / "models" / "weights"
+BUILTIN = WEIGHTS / "teacher.pt"
 
 
 class TeacherError(ValueError):
     """A teacher that cannot be found, loaded or used; the message is one sentence."""
 
 
-def builtin_teacher(weights: Path = WEIGHTS / "teacher.pt") -> Teacher:
+def builtin_teacher(weights: Path = BUILTIN) -> Teacher:
     """The teacher whose weights come with the package, or another's of its kind, in evaluation mode."""
     net = Teacher()
     net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -51,13 +53,9 @@ def _torchscript(path: Path) -> Fuse:
 
 def _onnx(path: Path) -> Fuse:
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise TeacherError("An ONNX teacher needs ONNX Runtime: pip install 'fusion-gym[deploy]'.") from error
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises a class of its own for each kind of damage
-        raise TeacherError(f"{path} is not an ONNX model that ONNX Runtime can load.") from error
+        session = onnx_session(str(path))
+    except OnnxError as error:
+        raise TeacherError(str(error)) from error
     names = [entry.name for entry in session.get_inputs()]
     if len(names) != 2:
         raise TeacherError(f"{path} has {len(names)} inputs; a teacher takes two: infrared, visible luminance.")
@@ -126,7 +124,7 @@ def _from_folder(folder: Path, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
 
 def _identity(spec: str) -> str:
     """A key that changes whenever the teacher does, or '' where that cannot be known."""
-    path = WEIGHTS / "teacher.pt" if spec == "builtin" else Path(spec)
+    path = BUILTIN if spec == "builtin" else Path(spec)
     if spec in RULES:
         return spec
     if path.is_file():
@@ -141,7 +139,7 @@ def fuse_pair(fuse: Fuse, pair: ImagePair) -> np.ndarray:
     Raises:
         TeacherError: If the result has another size or is not finite.
     """
-    ir, vi = (torch.from_numpy(np.array(image))[None, None].float() / 255 for image in (pair.ir, pair.vi))
+    ir, vi = (unit(image)[None, None] for image in (pair.ir, pair.vi))
     fused = fuse(ir, vi)
     if fused.shape != ir.shape:
         raise TeacherError(f"The network gives {tuple(fused.shape)} for a pair of shape {tuple(ir.shape)}.")

@@ -30,4 +30,5 @@ def resolve_device(device: str) -> str:
 
 def unit(pixels: np.ndarray, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Gray levels, uint8, as a tensor in [0, 1] of the same shape."""
-    return torch.from_numpy(pixels).to(device, dtype) / 255
+    writable = np.require(pixels, requirements="W")  # torch warns of what cannot be written to
+    return torch.from_numpy(writable).to(device, dtype) / 255

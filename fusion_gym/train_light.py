@@ -21,8 +21,9 @@ from tqdm import trange
 from fusion_gym.cli import UserError, guard
 from fusion_gym.data import load_splits, patch_bank
 from fusion_gym.hardening import DIMMING, FADING, GLARE, HARDENINGS, Draw, draw, harden
-from fusion_gym.models.light import Light, grids, statistics
+from fusion_gym.models.light import Light, grids, scene_statistics
 from fusion_gym.models.student import Student, read_student, save_student, weights_of
+from fusion_gym.tensors import unit
 
 COPIES = 8  # of every patch, each with a damage of its own
 RATE, BATCH = 3e-3, 256
@@ -49,15 +50,15 @@ def lessons(light: Light, ir: Tensor, vi: Tensor, generator: torch.Generator) ->
         generator: Where damage is drawn from.
 
     Returns:
-        The `statistics` of the clean pairs, then of `COPIES` damaged ones of each, (N + COPIES N, 12, 1, 1), and what
-        `Light.answer` shall give for them, (N + COPIES N, 4 + told, 1, 1).
+        The `scene_statistics` of the clean pairs, then of `COPIES` damaged ones of each, (N + COPIES N, 12, 1, 1), and
+        what `Light.answer` shall give for them, (N + COPIES N, 4 + told, 1, 1).
     """
-    clean = statistics(*grids(torch.cat((ir, vi), dim=1)))
+    clean = scene_statistics(*grids(torch.cat((ir, vi), dim=1)))
     known = light.answer(clean).detach()
     lesson = [(clean, known)]
     for _ in range(COPIES):
         drawn = draw(len(ir), generator)
-        seen = statistics(*grids(torch.cat(harden(ir, vi, dict.fromkeys(HARDENINGS, 1.0), drawn), dim=1)))
+        seen = scene_statistics(*grids(torch.cat(harden(ir, vi, dict.fromkeys(HARDENINGS, 1.0), drawn), dim=1)))
         undo = undoing(drawn)
         undone = known.clone()
         undone[:, :2, 0, 0] += undo / 3.0
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     if not student.light:
         raise UserError(f"The student {args.student} does not even the light; train one with light=True.")
     stacks = [np.stack((pair.ir, pair.vi)) for pair in load_splits(args.data).train]
-    patches = torch.from_numpy(patch_bank(stacks, args.patch_size)).float() / 255
+    patches = unit(patch_bank(stacks, args.patch_size))
     generator = torch.Generator().manual_seed(args.seed)
     made = train_light(student, patches[:, :1], patches[:, 1:], generator, args.updates, args.progress)
     save_student(made, args.out)

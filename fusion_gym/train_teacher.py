@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fusion_gym.cli import guard
 from fusion_gym.data import ImagePair, load_splits
 from fusion_gym.files import atomic_path
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
-from fusion_gym.tensors import resolve_device
+from fusion_gym.tensors import resolve_device, unit
 
 
 def parse_goals(changes: Sequence[str]) -> dict[str, Goal]:
@@ -73,7 +74,7 @@ class Crops:
             y, x = (int(self.rng.integers(side - self.size + 1)) for side in stack.shape[1:])
             crop = stack[:, y : y + self.size, x : x + self.size]
             crops.append(crop[..., ::-1] if self.rng.random() < 0.5 else crop)
-        images = torch.from_numpy(np.ascontiguousarray(np.stack(crops))).float() / 255
+        images = unit(np.stack(crops))
         return images[:, :1], images[:, 1:]
 
 
@@ -162,17 +163,13 @@ def train(args: argparse.Namespace) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; a user's mistake gives one sentence and exit code 2."""
     args = parse(argv)
-    try:
+
+    def run() -> None:
         weights = train(args)
-    except KeyboardInterrupt:
-        print("Stopped; --resume continues from the last checkpoint.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"train_teacher: {error}", file=sys.stderr)
-        return 2
-    print(f"The teacher's weights are in {weights}.")
-    print(f"Next: python train_agent.py --data {args.data} --teacher {weights}")
-    return 0
+        print(f"The teacher's weights are in {weights}.")
+        print(f"Next: python train_agent.py --data {args.data} --teacher {weights}")
+
+    return guard("train_teacher", run, "Stopped; --resume continues from the last checkpoint.")
 
 
 if __name__ == "__main__":

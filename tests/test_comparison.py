@@ -19,12 +19,19 @@ from agents.comparison import entrants, read_instances
 from agents.comparison_report import Results, main_table
 from agents.environments import make_checked
 from fusion_gym.cli import UserError
-from fusion_gym.report import TABLE
+from fusion_gym.metrics import REPORTED
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"reference": "rule:max", "patch_size": 32, "probe_pairs": 2, "probe_size": 64}
 INSTANCES = {"max": {"teacher": "rule:max", **SMALL}, "poor": {"teacher": "rule:poor", **SMALL}}
-FIGURES = ["score", "score_clean", "score_hardened", *TABLE, *(f"{name}_hardened" for name in TABLE), "teacher_ratio"]
+FIGURES = [
+    "score",
+    "score_clean",
+    "score_hardened",
+    *REPORTED,
+    *(f"{name}_hardened" for name in REPORTED),
+    "teacher_ratio",
+]
 
 
 class Fragile:

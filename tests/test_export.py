@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from fusion_gym import export
-from fusion_gym.fuser import load_student, onnx_session
+from fusion_gym.fuser import load_student
 from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.student import STUDENTS, Student, StudentError, save_student
+from fusion_gym.runtime import onnx_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusion_gym.hardening import Draw, contrast_loss, illumination
-from fusion_gym.models.light import grids, statistics
+from fusion_gym.models.light import grids, scene_statistics
 from fusion_gym.models.student import Student, read_student, save_student
 from fusion_gym.train_light import COPIES, lessons, main, train_light, undoing
 
@@ -46,7 +46,7 @@ def _centred(image):
 def test_damaged_light_is_to_be_answered_as_the_clean_pair_and_undone(student, patches, monkeypatch):
     ir, vi = (images[:4] for images in patches)
     monkeypatch.setattr("fusion_gym.train_light.draw", lambda count, generator: DRAWN)
-    light, clean = student.light[0], statistics(*grids(torch.cat((ir, vi), dim=1)))
+    light, clean = student.light[0], scene_statistics(*grids(torch.cat((ir, vi), dim=1)))
     known = light.answer(clean)
     both = [part.split(4) for part in lessons(light, ir, vi, torch.Generator())]
     torch.testing.assert_close((both[0][0], both[1][0]), (clean, known))

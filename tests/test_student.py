@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fusion_gym.models.light import grids, statistics
+from fusion_gym.models.light import grids, scene_statistics
 from fusion_gym.models.student import (
     MARGIN,
     Student,
@@ -79,10 +79,12 @@ def lit(**shape):
 def test_statistics_tell_contrast_from_noise():
     plain = torch.linspace(0.2, 0.8, 64).expand(1, 1, 64, 64)
     noisy = plain + 0.1 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    mean, contrast, difference, *_ = statistics(*grids(plain)).flatten().tolist()
+    mean, contrast, difference, *_ = scene_statistics(*grids(plain)).flatten().tolist()
     assert mean == pytest.approx(0.5, abs=0.01)
-    assert statistics(*grids(0.5 + (plain - 0.5) / 4))[0, 1] == pytest.approx(contrast - 0.4 * math.log(4), abs=0.01)
-    _, noisy_contrast, noisy_difference, *_ = statistics(*grids(noisy)).flatten().tolist()
+    assert scene_statistics(*grids(0.5 + (plain - 0.5) / 4))[0, 1] == pytest.approx(
+        contrast - 0.4 * math.log(4), abs=0.01
+    )
+    _, noisy_contrast, noisy_difference, *_ = scene_statistics(*grids(noisy)).flatten().tolist()
     assert noisy_contrast == pytest.approx(contrast, abs=0.02)
     assert noisy_difference > difference + 0.5
 
@@ -91,10 +93,10 @@ def test_statistics_tell_an_underexposed_scene_from_a_night():
     scene = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     night = 0.15 * scene
     night[..., 8:16, 8:16] = 1.0  # a lamp
-    dark, lamp = (statistics(*grids(image)).flatten().tolist() for image in (0.15 * scene, night))
+    dark, lamp = (scene_statistics(*grids(image)).flatten().tolist() for image in (0.15 * scene, night))
     assert dark[4] == pytest.approx(1.0 + 0.2 * math.log(0.15), abs=0.01)  # the brightest pixel
     assert (lamp[4], lamp[5]) == pytest.approx((1.0, 4 / 256), abs=0.001)  # and the share of white ones
-    assert dark[3] == lamp[3] < statistics(*grids(0.15 + 0.15 * scene))[0, 3]  # the darkest
+    assert dark[3] == lamp[3] < scene_statistics(*grids(0.15 + 0.15 * scene))[0, 3]  # the darkest
 
 
 def test_a_new_student_leaves_the_light_as_it_is():

@@ -6,6 +6,6 @@ them; `METRICS` says what there is. ``python -m fusion_gym.metrics`` scores fold
 
 from fusion_gym.metrics.batch import Sources
 from fusion_gym.metrics.evaluation import CONVENTIONS, available, evaluate, evaluate_per_source
-from fusion_gym.metrics.table import METRICS, Metric
+from fusion_gym.metrics.table import METRICS, REPORTED, Metric
 
-__all__ = ["CONVENTIONS", "METRICS", "Metric", "Sources", "available", "evaluate", "evaluate_per_source"]
+__all__ = ["CONVENTIONS", "METRICS", "REPORTED", "Metric", "Sources", "available", "evaluate", "evaluate_per_source"]

@@ -14,6 +14,7 @@ from fusion_gym.images import SUFFIXES, read_gray
 from fusion_gym.metrics.batch import Sources
 from fusion_gym.metrics.evaluation import available, check_names, evaluate
 from fusion_gym.metrics.table import METRICS
+from fusion_gym.tensors import unit
 
 Values = dict[str, dict[str, float]]  # file name → metric → value
 Track = Callable[[Sequence[str]], Iterable[str]]
@@ -73,7 +74,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _read(file: Path, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(read_gray(file)))[None, None].to(device).double() / 255
+    return unit(read_gray(file), device, torch.float64)[None, None]
 
 
 def score_folders(

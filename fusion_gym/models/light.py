@@ -11,14 +11,14 @@ EVERY = 4  # the rows and columns that statistics are taken from; it divides eve
 
 
 def grids(sources: Tensor, every: int = EVERY) -> tuple[Tensor, Tensor]:
-    """Pixels on a coarse grid, and their diagonal neighbours: all that `statistics` takes of images.
+    """Pixels on a coarse grid, and their diagonal neighbours: all that `scene_statistics` takes of images.
 
     The distance of the grid's rows and columns is an argument, for TorchScript takes no global numbers.
     """
     return sources[..., ::every, ::every], sources[..., 1::every, 1::every]
 
 
-def statistics(pixels: Tensor, neighbours: Tensor) -> Tensor:
+def scene_statistics(pixels: Tensor, neighbours: Tensor) -> Tensor:
     """What is known of the light in whole images: brightness, contrast, noise or sharpness, and exposure.
 
     That is the mean; the covariance of pixels with their neighbours, to which noise adds nothing; the mean square of
@@ -51,7 +51,7 @@ class Light(nn.Module):
     So a thermal image of little contrast, or an under-exposed one, is fused like any other.
 
     Args:
-        told: Number of channels that tell the network of the image's `statistics`.
+        told: Number of channels that tell the network of the image's `scene_statistics`.
     """
 
     def __init__(self, told: int, inner: int = 32) -> None:
@@ -60,16 +60,16 @@ class Light(nn.Module):
         self.head = Convolution(inner, 4 + told, 1)
 
     def answer(self, seen: Tensor) -> Tensor:
-        """What to do about `statistics`: log gains by a third, offsets, and what to tell, (N, 4 + told, 1, 1)."""
+        """What to do about `scene_statistics`: log gains by a third, offsets, and what to tell, (N, 4 + told, 1, 1)."""
         return self.head(leaky(self.second(leaky(self.first(seen)))))
 
     def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gives the sources, (N, 2, H, W), in even light, and what to tell the network, (N, told, 1, 1).
 
-        Parts of an image need the `statistics` of the whole one, ``seen``, (N, 12, 1, 1).
+        Parts of an image need the `scene_statistics` of the whole one, ``seen``, (N, 12, 1, 1).
         """
         if seen is None:
-            seen = statistics(*grids(sources))
+            seen = scene_statistics(*grids(sources))
         found = self.answer(seen)
         gain = torch.exp((3.0 * found[:, :2]).clamp(-2.0, 3.0))
         offset = seen[:, :2] * (1.0 - gain) + found[:, 2:4]

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_gym.files import atomic_path
+from fusion_gym.models import WEIGHTS
 from fusion_gym.models.layers import SLOPE, Convolution, convolution, leaky
 from fusion_gym.models.light import Light
 
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
 NEW, TRAINED = "new", "trained"  # what a training can begin with, beside a weights file
 MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
-WEIGHTS = Path(__file__).parent / "weights"
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -216,7 +216,7 @@ class Student(nn.Module):
     def forward(self, ir: Tensor, vi: Tensor, seen: Tensor | None = None) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range.
 
-        A student that evens the light needs the whole image's `statistics`, ``seen``, to fuse a part of it.
+        A student that evens the light needs the whole image's `scene_statistics`, ``seen``, to fuse a part of it.
         """
         height, width = ir.shape[-2:]
         sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
