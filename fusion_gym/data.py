@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fusion_gym.files import atomic_path
-from fusion_gym.images import SUFFIXES, luminance, read_gray, read_image
+from fusion_gym.images import SUFFIXES, luminance, read_image
+from fusion_gym.sources import Reader
 from fusion_gym.synthetic import generate_scenes
 
 # Names of the two folders, infrared and visible, as public sets ship them; compared without regard to case.
@@ -30,6 +35,10 @@ class DataError(ValueError):
     """Data that cannot be used; the message is one sentence that says what to do."""
 
 
+class DataWarning(UserWarning):
+    """Something about data that can be used, which their owner should know; one sentence."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two files of one scene.
@@ -38,11 +47,13 @@ class Pair:
         name: File name of the infrared image.
         ir: Infrared file.
         vi: Visible file.
+        split: Name of the split whose folder they are in; empty where there is none.
     """
 
     name: str
     ir: Path
     vi: Path
+    split: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +61,30 @@ class ImagePair:
     """Two images of one scene.
 
     Attributes:
-        name: Name for reports.
+        name: Name for reports, unlike that of any other pair that was loaded with it: the file's name, with the split,
+            the set or both in front where files have equal names.
         ir: Infrared, uint8 (H, W).
         vi: Visible luminance, uint8 (H, W).
         visible: The visible image in colour, uint8 (H, W, 3) BGR, or the file to read it from.
+        place: Name of the set and of the split, each empty where there is none.
     """
 
     name: str
     ir: np.ndarray
     vi: np.ndarray
     visible: np.ndarray | Path
+    place: tuple[str, str] = ("", "")
+
+    @property
+    def file(self) -> str:
+        """The file's name alone."""
+        return self.name.rpartition("/")[2]
+
+    def names(self) -> list[str]:
+        """Names by file, by split, by set, and by both: the last one tells it apart from all others."""
+        group, split = self.place
+        places = ((), (split,), (group,), (group, split))
+        return ["/".join(filter(None, (*place, self.file))) for place in places]
 
     def colour(self) -> np.ndarray:
         """The visible image as it was shot: uint8 (H, W, 3) BGR, or (H, W) where it is gray."""
@@ -81,35 +106,75 @@ class Splits:
     test: list[ImagePair]
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES}
+def natural(name: str | Path) -> tuple[list[str | int], str]:
+    """A key to sort names by as people do, ``2.png`` before ``10.png``."""
+    parts = re.split(r"(\d+)", os.path.basename(name))
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], os.fspath(name)
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def images_in(folder: str | Path) -> dict[str, Path]:
+    """The image files of a folder by their names without suffix, in the order of their numbers.
 
-
-def pair_folders(ir: str | Path, vi: str | Path) -> list[Pair]:
-    """Pairs the files of two folders by their names without suffix.
+    Hidden files, such as those that a Mac leaves beside every file on foreign disks, are no images.
 
     Raises:
-        DataError: If a folder is missing or empty, or a file has no partner.
+        DataError: If there is no such folder, or two images have one name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"The folder {folder} does not exist.")
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir(), key=natural):
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir():
+            if file.stem in found:
+                raise DataError(f"{folder} holds {found[file.stem].name} and {file.name}; remove or rename one.")
+            found[file.stem] = file
+    return found
+
+
+def short_names(folders: Sequence[str | Path]) -> list[str]:
+    """Names for folders: the last parts of their paths, as few as tell them apart.
+
+    Raises:
+        DataError: If a folder is given twice.
+    """
+    parts = [Path(os.path.realpath(folder)).parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise DataError(f"A folder is given twice: {', '.join(map(str, folders))}.")
+    count = 1
+    while len({part[-count:] for part in parts}) < len(parts):
+        count += 1
+    return ["/".join(part[-count:]) for part in parts]
+
+
+def few(names: Sequence[str], count: int = 3) -> str:
+    """Some names in words: the first ones, and how many more there are."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def pair_folders(ir: str | Path, vi: str | Path, split: str = "") -> list[Pair]:
+    """Pairs the files of two folders by their names without suffix.
+
+    Args:
+        ir: Folder of infrared images.
+        vi: Folder of visible images.
+        split: Name of the split that they are.
+
+    Raises:
+        DataError: If a folder is missing or empty, holds two images of one name, or a file has no partner.
     """
     ir, vi = Path(ir), Path(vi)
-    for folder in (ir, vi):
-        if not folder.is_dir():
-            raise DataError(f"The folder {folder} does not exist.")
-    infrared, visible = _images(ir), _images(vi)
+    infrared, visible = images_in(ir), images_in(vi)
     if not infrared and not visible:
         raise DataError(f"{ir} and {vi} hold no images; put PNG, JPEG, BMP or TIFF files there.")
     for here, there, folder in ((infrared, visible, vi), (visible, infrared, ir)):
         missing = [file.name for stem, file in here.items() if stem not in there]
         if missing:
             raise DataError(
-                f"{ir} has {len(infrared)} images, {vi} {len(visible)}; missing in {folder.name}: {_few(missing)}. "
+                f"{ir} has {len(infrared)} images, {vi} {len(visible)}; missing in {folder.name}: {few(missing)}. "
                 "Give each infrared image a visible one of the same name."
             )
-    return [Pair(file.name, file, visible[stem]) for stem, file in infrared.items()]
+    return [Pair(file.name, file, visible[stem], split) for stem, file in infrared.items()]
 
 
 def _two_folders(root: Path) -> tuple[Path, Path] | None:
@@ -131,7 +196,7 @@ def find_pairs(root: str | Path, split: str | None = None) -> list[Pair]:
         split: One of "train", "val", "test"; None takes the folder as one set.
 
     Returns:
-        The pairs, sorted by name; an empty list where the folder has no such split.
+        The pairs in the order of their names' numbers; an empty list where the folder has no such split.
 
     Raises:
         DataError: If the folder does not exist or is of no known layout.
@@ -140,7 +205,7 @@ def find_pairs(root: str | Path, split: str | None = None) -> list[Pair]:
     if not root.is_dir():
         raise DataError(f"The data folder {root} does not exist.")
     if split is not None and (root / split).is_dir():
-        return find_pairs(root / split)
+        return [replace(pair, split=split) for pair in find_pairs(root / split)]
     found = _two_folders(root)
     if found is None:
         if split is not None and any((root / other).is_dir() for other in SPLITS):
@@ -148,67 +213,119 @@ def find_pairs(root: str | Path, split: str | None = None) -> list[Pair]:
         raise DataError(f"{root} has no folders ir/ and vi/ (or infrared/ and visible/); name its two folders so.")
     ir, vi = found
     if split is not None:
-        return pair_folders(ir / split, vi / split) if (ir / split).is_dir() else []
+        return pair_folders(ir / split, vi / split, split) if (ir / split).is_dir() else []
     nested = [name for name in SPLITS if (ir / name).is_dir()]
-    if nested and not _images(ir):
-        return [pair for name in nested for pair in pair_folders(ir / name, vi / name)]
+    if nested and not images_in(ir):
+        return [pair for name in nested for pair in pair_folders(ir / name, vi / name, name)]
     return pair_folders(ir, vi)
 
 
-def load_pairs(pairs: Sequence[Pair]) -> list[ImagePair]:
-    """Reads pairs of files.
+def load_pairs(pairs: Sequence[Pair], ir_range: tuple[int, int] | None = None) -> list[ImagePair]:
+    """Reads pairs of files; what their owner should know of them is a `DataWarning`.
+
+    Args:
+        pairs: The files.
+        ir_range: Counts of 16-bit infrared images that become black and white; None takes the full range.
 
     Raises:
         DataError: If the two images of a pair differ in size.
         fusion_gym.images.ImageError: If an image cannot be read or is too small.
     """
+    reader = Reader(ir_range)
+    loaded = _read_pairs(pairs, reader)
+    _warn(reader)
+    return loaded
+
+
+def _read_pairs(pairs: Sequence[Pair], reader: Reader) -> list[ImagePair]:
     loaded = []
     for pair in pairs:
-        ir, vi = read_gray(pair.ir), luminance(read_image(pair.vi))
+        ir, vi = reader.infrared(pair.ir), luminance(reader.visible(pair.vi))
         if ir.shape != vi.shape:
             raise DataError(
                 f"{pair.ir} is {ir.shape[1]}x{ir.shape[0]}, {pair.vi} {vi.shape[1]}x{vi.shape[0]} pixels; "
                 "register and scale them to one size."
             )
-        loaded.append(ImagePair(pair.name, ir, vi, pair.vi))
+        loaded.append(ImagePair(pair.name, ir, vi, pair.vi, ("", pair.split)))
     return loaded
 
 
-def load_splits(data: str) -> Splits:
-    """Loads the three splits of one or more sets.
+def _warn(reader: Reader) -> None:
+    if multiprocessing.parent_process() is None:  # workers read what the main process has read
+        for sentence in reader.remarks():
+            warnings.warn(sentence, DataWarning, stacklevel=3)
+
+
+def sets_of(data: str) -> list[str]:
+    """The sets that a text names, joined by commas; a folder that exists may have commas in its name.
+
+    Raises:
+        DataError: If it names none.
+    """
+    parts, found = data.split(","), []
+    while parts:
+        count = next((n for n in range(len(parts), 1, -1) if os.path.isdir(",".join(parts[:n]).strip())), 1)
+        found.append(",".join(parts[:count]).strip())
+        del parts[:count]
+    if not any(found):
+        raise DataError("The data is empty; give a folder of pairs or 'synthetic'.")
+    return list(filter(None, found))
+
+
+def load_splits(data: str, ir_range: tuple[int, int] | None = None) -> Splits:
+    """Loads the three splits of one or more sets; what their owner should know of them is a `DataWarning`.
 
     A folder with ``train``, ``val``, ``test`` is taken as it is; without ``val`` every sixth training pair is held
     out, without ``test`` the validation pairs are reported on. A folder with test pairs only serves reports. A
-    plain folder of pairs is cut into blocks of 70, 10 and 20 per cent by name, for neighbours are often alike.
+    plain folder of pairs is cut into blocks of 70, 10 and 20 per cent in the order of the names' numbers, for
+    neighbours are often alike.
 
     Args:
         data: "synthetic", "synthetic-small", a folder, or several of these joined by commas.
+        ir_range: Counts of 16-bit infrared images that become black and white; None takes the full range.
 
     Raises:
         DataError: If something is missing or does not fit.
     """
-    parts = [_load_one(part.strip()) for part in data.split(",") if part.strip()]
-    if not parts:
-        raise DataError("The data is empty; give a folder of pairs or 'synthetic'.")
-    return Splits(*([pair for part in parts for pair in getattr(part, name)] for name in SPLITS))
+    names, reader = sets_of(data), Reader(ir_range)
+    parts = [_load_one(name, reader, group) for name, group in zip(names, short_names(names), strict=True)]
+    _warn(reader)
+    return _told_apart(Splits(*([pair for part in parts for pair in getattr(part, name)] for name in SPLITS)))
 
 
-def _load_one(data: str) -> Splits:
+def _load_one(data: str, reader: Reader, group: str) -> Splits:
     if data in SYNTHETIC:
         side, counts = SYNTHETIC[data]
-        return Splits(*(synthetic_pairs(count, side, seed) for seed, count in enumerate(counts)))
+        made = (synthetic_pairs(count, side, seed) for seed, count in enumerate(counts))
+        return Splits(*([replace(pair, place=(group, "")) for pair in part] for part in made))
     root = Path(data)
+
+    def load(pairs: Sequence[Pair]) -> list[ImagePair]:
+        return [replace(pair, place=(group, pair.place[1])) for pair in _read_pairs(pairs, reader)]
+
     named = {name: find_pairs(root, name) for name in SPLITS}
     if any(named.values()):
-        train, val, test = (load_pairs(named[name]) for name in SPLITS)
+        train, val, test = (load(named[name]) for name in SPLITS)
         if train and not val:
             val, train = train[5::6], [pair for index, pair in enumerate(train) if index % 6 != 5]
         return Splits(train, val, test or val)
-    pairs = load_pairs(find_pairs(root))
-    if len(pairs) < 3:
-        raise DataError(f"{root} has {len(pairs)} pairs; at least 3 are needed to train, select and test.")
+    found = find_pairs(root)
+    if len(found) < 3:
+        raise DataError(f"{root} has {len(found)} pairs; at least 3 are needed to train, select and test.")
+    pairs = load(found)
     first, second = max(1, round(0.7 * len(pairs))), max(2, round(0.8 * len(pairs)))
     return Splits(pairs[:first], pairs[first:second], pairs[second:])
+
+
+def _told_apart(splits: Splits) -> Splits:
+    """The splits with names that no two pairs share, not even but for their suffixes; as short as they can be."""
+    pairs = list({id(pair): pair for part in (splits.train, splits.val, splits.test) for pair in part}.values())
+    for which in range(4):
+        names = [pair.names()[which] for pair in pairs]
+        if len({os.path.splitext(name)[0] for name in names}) == len(pairs):
+            break
+    known = {id(pair): replace(pair, name=name) for pair, name in zip(pairs, names, strict=True)}
+    return Splits(*([known[id(pair)] for pair in getattr(splits, name)] for name in SPLITS))
 
 
 def synthetic_pairs(count: int, side: int, seed: int) -> list[ImagePair]:
@@ -276,11 +393,11 @@ def probe_crops(stacks: Sequence[np.ndarray], size: int, count: int) -> np.ndarr
     return np.stack(crops)
 
 
-def fingerprint(pairs: Sequence[ImagePair]) -> str:
-    """SHA-256 over the names, sizes and pixels of pairs."""
+def fingerprint(pairs: Iterable[ImagePair]) -> str:
+    """SHA-256 over the sizes and pixels of pairs."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(f"{pair.name}/{pair.ir.shape}".encode())
+        digest.update(f"{pair.ir.shape}".encode())
         digest.update(np.ascontiguousarray(pair.ir).tobytes())
         digest.update(np.ascontiguousarray(pair.vi).tobytes())
     return digest.hexdigest()
@@ -292,26 +409,40 @@ def cache_dir() -> Path:
 
 
 def cached_array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array from the cache, made and stored where it is not there yet.
+    """An array from the cache, made and stored where it is not there yet, or not as it was stored.
 
     Args:
         key: Name of the array; it must change with whatever the array depends on.
         make: Computes the array.
 
     Returns:
-        The array, mapped read-only from its file so that processes share the memory; where the cache cannot be
-        written, the array itself.
+        The array, read-only. It is read, not mapped: whatever becomes of the file later is no matter.
     """
     path = cache_dir() / f"{key}.npy"
+    array = _stored(path, key)
+    if array is None:
+        array = np.ascontiguousarray(make())
+        with contextlib.suppress(OSError):  # without a cache it is made every time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+                file.write(_seal(key, array))
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
+def _stored(path: Path, key: str) -> np.ndarray | None:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        pass  # absent or damaged: made anew
-    array = make()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            np.save(temporary, array)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError:
-        return array
+        with open(path, "rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            return array if file.read() == _seal(key, array) else None
+    except Exception:  # absent; or damaged, for which NumPy has many classes of errors
+        return None
+
+
+def _seal(key: str, array: np.ndarray) -> bytes:
+    """SHA-256 over all that an array is, which stands behind it in its file."""
+    digest = hashlib.sha256(f"{key} {array.dtype.str} {array.shape}".encode())
+    digest.update(array.data)
+    return digest.digest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -15,9 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fusion_gym.text import plain
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _LITTLE = 1 << 20  # bytes; a disk with less is full
+_LONG = 16  # bytes of a suffix that says what a file is
+_FORMULA = ("=", "+", "-", "@")  # how a spreadsheet's formula begins
 
 
 class FileError(OSError):
@@ -37,12 +42,22 @@ def _disk_full(folder: Path) -> bool:
     return folder.is_dir() and shutil.disk_usage(folder).free < _LITTLE
 
 
+def _mark(path: Path) -> str:
+    """How the names of a file's temporaries begin: a digest, for the file's own name may be as long as names can be."""
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}."
+
+
+def _short_suffix(path: Path) -> str:
+    return path.suffix if len(os.fsencode(path.suffix)) <= _LONG else ""
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary file that takes the place of ``path`` once the block has succeeded.
 
     Whatever the block raises, an earlier file of that name stays as it was and the temporary one is removed. The
-    temporary file is in the same folder and has the same suffix, for writers that choose the format by it.
+    temporary file is in the same folder and has the same suffix, for writers that choose the format by it. Its name
+    is hidden, short whatever the length of the file's, and begins alike for one file.
 
     Args:
         path: The file to write; its folder must exist. A symbolic link stays, its target is replaced.
@@ -58,7 +73,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise FileError(f"{path} cannot be written, for there is no folder {path.parent}; create it first.")
     if path.exists() and not path.is_file():
         raise FileError(f"{path} is a folder or a device; give the name of a file.")
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f"{_mark(path)}{secrets.token_hex(4)}{_short_suffix(path)}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -77,10 +92,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_write(path: str | Path, content: str | bytes) -> None:
     """Writes text (UTF-8, line ends as given) or bytes to a file, whole or not at all.
 
+    Bytes of file names that are no UTF-8 are written as ``\\udcff``, which JSON and YAML read back as the same name.
+
     Raises:
         FileError: If the file cannot be written.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -88,15 +105,33 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a table with a header line; the columns are all the rows' keys in order of appearance.
 
+    Text is written as `fusion_gym.text.plain` shows it, and what a spreadsheet would take for a formula gets an
+    apostrophe in front, as spreadsheets mark text.
+
     Raises:
         FileError: If the file cannot be written.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_cell, columns))
+    writer.writerows([_cell(row.get(key, "")) for key in columns] for row in rows)
     atomic_write(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, (str, Path)):
+        return value
+    shown = plain(value)
+    return f"'{shown}" if shown.startswith(_FORMULA) and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def write_json(path: str | Path, value: Any) -> None:

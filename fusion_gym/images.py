@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import struct
+import contextlib
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,74 +12,97 @@ import cv2
 import numpy as np
 
 from fusion_gym.files import atomic_write
+from fusion_gym.headers import is_cut, other_format, read_header
 
 MAX_PIXELS = 2**26
+MAX_BYTES = 2**30  # of a file
 MIN_SIDE = 16
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that hold 16 bit
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those left out have no segment; some stand in the pixels
+LFS_POINTER = b"version https://git-lfs"
+_STANDARD_ERROR = threading.Lock()  # of the whole process
 
 
 class ImageError(ValueError):
     """An image that cannot be read, used or written; the message is one sentence that names the file."""
 
 
-def _claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a PNG, BMP, JPEG or TIFF header claims; None where the header is of no known kind."""
+def _content(path: str | Path) -> bytes:
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
-            return struct.unpack(">II", data[16:24])
-        if data[:2] == b"BM":
-            width, height = struct.unpack("<ii", data[18:26])
-            return abs(width), abs(height)
-        if data[:2] == b"\xff\xd8":
-            return _claimed_jpeg(data)
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return _claimed_tiff(data)
-    except (struct.error, IndexError):
-        return None
-    return None
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{path} has more than {MAX_BYTES:,} bytes, which is more than is read: scale it down.")
+    return data
 
 
-def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """The markers that begin a segment or end the picture, and the positions behind them."""
-    at = 2
-    while found := _JPEG_MARKER.search(data, at):
-        at = found.end()
-        yield data[at - 1], at
-        at += int.from_bytes(data[at : at + 2], "big")  # a segment's length
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leads to nowhere what OpenCV, libpng and libjpeg write to standard error by themselves."""
+    with _STANDARD_ERROR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is none
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
-def _claimed_jpeg(data: bytes) -> tuple[int, int] | None:
-    for marker, at in _jpeg_markers(data):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
-            height, width = struct.unpack(">HH", data[at + 3 : at + 7])
-            return width, height
-    return None
+def read_file(path: str | Path, min_side: int = MIN_SIDE) -> tuple[np.ndarray, int]:
+    """Reads a PNG, JPEG, BMP or TIFF file, and how many pages it has, of which the first is taken.
 
+    An alpha channel is ignored, EXIF orientation is respected, and zero is black also in TIFF files where it stands
+    for white.
 
-def _claimed_tiff(data: bytes) -> tuple[int, int] | None:
-    order = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack(order + "I", data[4:8])
-    (count,) = struct.unpack(order + "H", data[at : at + 2])
-    size = {}
-    for entry in range(min(count, 512)):
-        where = at + 2 + 12 * entry
-        tag, kind = struct.unpack(order + "HH", data[where : where + 4])
-        if tag in (256, 257):  # ImageWidth, ImageLength
-            (size[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, where + 8)
-    return (size[256], size[257]) if len(size) == 2 else None
+    Args:
+        path: The file.
+        min_side: Smallest width and height, in pixels.
 
+    Returns:
+        uint8 or uint16, (H, W) for a gray image, (H, W, 3) in OpenCV's BGR order for a colour one; and the pages.
 
-def _is_cut(data: bytes) -> bool:
-    """Whether a JPEG file ends before its picture does, which OpenCV before 5 fills up with gray."""
-    return data[:2] == b"\xff\xd8" and all(marker != 0xD9 for marker, _ in _jpeg_markers(data))
+    Raises:
+        ImageError: If the file cannot be read, is no image of these formats, or is too small or too large.
+    """
+    data = _content(path)
+    header = read_header(data)
+    image = None
+    if header is None:  # no decoder sees it: what others than these formats claim is not known beforehand
+        if data.startswith(LFS_POINTER):
+            raise ImageError(f"{path} is a pointer of Git LFS, not the image itself; get that by: git lfs pull.")
+        other = other_format(data)
+        if other is not None:
+            raise ImageError(f"{path} is {other} file, whatever its name says; convert it to PNG, JPEG, BMP or TIFF.")
+    elif header.width * header.height > MAX_PIXELS:
+        claim = f"{header.width}x{header.height}"
+        raise ImageError(f"{path} claims {claim} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
+    elif not is_cut(data):
+        try:
+            # ANYCOLOR | ANYDEPTH keeps gray gray and 16 bit whole, drops alpha and applies EXIF orientation.
+            with _quiet():
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error:
+            image = None
+    if header is None or image is None or image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{path} is not a readable 8- or 16-bit PNG, JPEG, BMP or TIFF image; replace or remove it.")
+    if min(image.shape[:2]) < min_side:
+        shape = f"{image.shape[1]}x{image.shape[0]}"
+        raise ImageError(f"{path} is {shape} pixels; at least {min_side}x{min_side} are needed: remove it.")
+    if image.dtype == np.uint16 and header.black is not None:  # OpenCV turns 8 bit only
+        image = np.uint16(header.black) - image
+    return image, header.pages
 
 
 def read_image(path: str | Path, min_side: int = MIN_SIDE, keep_depth: bool = False) -> np.ndarray:
-    """Reads a PNG, JPEG, BMP or TIFF file.
-
-    An alpha channel is ignored, and EXIF orientation is respected.
+    """Reads an image file as `read_file` does.
 
     Args:
         path: The file.
@@ -91,28 +115,13 @@ def read_image(path: str | Path, min_side: int = MIN_SIDE, keep_depth: bool = Fa
     Raises:
         ImageError: If the file cannot be read, is no image, or is too small or too large.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}.") from error
-    size = _claimed_size(data)
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise ImageError(f"{path} claims {size[0]}x{size[1]} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
-    image = None
-    if data and not _is_cut(data):
-        try:
-            # ANYCOLOR | ANYDEPTH keeps gray gray and 16 bit whole, drops alpha and applies EXIF orientation.
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-        except cv2.error:
-            image = None
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path} is not a readable 8- or 16-bit PNG, JPEG, BMP or TIFF image; replace or remove it.")
-    if min(image.shape[:2]) < min_side:
-        shape = f"{image.shape[1]}x{image.shape[0]}"
-        raise ImageError(f"{path} is {shape} pixels; at least {min_side}x{min_side} are needed: remove it.")
-    if image.dtype == np.uint16 and not keep_depth:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return image
+    image, _ = read_file(path, min_side)
+    return image if keep_depth else to_8_bit(image)
+
+
+def to_8_bit(image: np.ndarray) -> np.ndarray:
+    """The image in uint8: 16-bit values are scaled by their full range, halves rounded up."""
+    return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def luminance(image: np.ndarray) -> np.ndarray:

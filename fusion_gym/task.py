@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion_gym.data import ImagePair, cached_array, load_splits, patch_bank, probe_crops
+from fusion_gym.data import ImagePair, load_splits, patch_bank, probe_crops
 from fusion_gym.probe import Probe
 from fusion_gym.teachers import fused_pairs
 from fusion_gym.tensors import unit
@@ -35,7 +34,7 @@ class Task:
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Task], tuple[Any, ...]]:
-        """Pickles as a reference, so that a worker process maps the same files instead of copying them."""
+        """Pickles as a reference: a worker process loads the task once for all of its environments."""
         return load_task, self.spec
 
 
@@ -60,10 +59,7 @@ def load_task(
     splits = load_splits(data)
     train = _stacks(splits.train, teacher)
     validation = _stacks(splits.val, teacher, reference)
-    key = hashlib.sha256()
-    for stack in train:
-        key.update(stack.tobytes())
-    bank = cached_array(f"bank-{key.hexdigest()[:32]}-{patch_size}", lambda: patch_bank(train, patch_size))
+    bank = patch_bank(train, patch_size)
     crops = unit(probe_crops(validation, probe_size, probe_pairs), device)
     spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device)
     return Task(spec, bank, Probe(*crops.split(1, dim=1)))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion_gym.data import ImagePair, cached_array, fingerprint
-from fusion_gym.images import SUFFIXES, ImageError, read_gray
+from fusion_gym.data import ImagePair, cached_array, fingerprint, images_in
+from fusion_gym.images import ImageError, read_gray
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.rules import RULES
@@ -108,18 +109,25 @@ def load_teacher(spec: str) -> Fuse:
 
 
 def _from_folder(folder: Path, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
+    listed = cache(lambda place: images_in(place) if place.is_dir() else {})
     outputs = []
     for pair in pairs:
-        stem = Path(pair.name).stem
-        files = [folder / f"{stem}{suffix}" for suffix in SUFFIXES]
-        found = next((file for file in files if file.is_file()), None)
-        if found is None:
-            raise TeacherError(f"{folder} has no fused image for {pair.name}; give one of the same name for each.")
+        found = _fused_file(folder, pair, listed)
         image = read_gray(found)
         if image.shape != pair.ir.shape:
             raise ImageError(f"{found} is {image.shape[::-1]}, its sources are {pair.ir.shape[::-1]} pixels.")
         outputs.append(image)
     return outputs
+
+
+def _fused_file(folder: Path, pair: ImagePair, listed: Callable[[Path], dict[str, Path]]) -> Path:
+    """The fused image of a pair, by the longest of its names; by none that does not tell pairs apart."""
+    *shorter, longest = pair.names()
+    for name in dict.fromkeys((longest, *(name for name in reversed(shorter) if name.endswith(pair.name)))):
+        place = (folder / name).parent
+        if Path(name).stem in listed(place):
+            return listed(place)[Path(name).stem]
+    raise TeacherError(f"{folder} has no fused image for {pair.name}; give one of the same name for each.")
 
 
 def _identity(spec: str) -> str:
@@ -152,7 +160,8 @@ def fused_pairs(spec: str, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
     """A teacher's outputs for pairs, computed once and cached on disk.
 
     Args:
-        spec: What `load_teacher` takes, or a folder of fused images named as the pairs are.
+        spec: What `load_teacher` takes, or a folder of fused images named as the pairs are. Images of several sets or
+            splits may be in folders of their names, and have to be where their own names are equal.
         pairs: The pairs.
 
     Returns:

@@ -1,3 +1,4 @@
+import csv
 import errno
 import json
 import os
@@ -52,6 +53,24 @@ def test_a_place_that_takes_no_file_is_refused(tmp_path):
             files.atomic_write("/dev/null", "x")
 
 
+@pytest.mark.parametrize("name", ["ü" * 125 + ".png", "n" * 255, "x." + "s" * 253, "夜" * 84 + ".t"])
+def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path, name):
+    assert 246 <= len(os.fsencode(name)) <= 255
+    files.atomic_write(tmp_path / name, "x")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_temporaries_of_a_file_keep_its_suffix_and_begin_alike(tmp_path):
+    seen = []
+    for name in ("a.png", "a.png", "b.png"):
+        with files.atomic_path(tmp_path / name) as temporary:
+            seen.append(temporary.name)
+            temporary.touch()
+    beginnings = [name.split(".")[1] for name in seen]
+    assert beginnings[0] == beginnings[1] != beginnings[2] and seen[0] != seen[1]
+    assert all(name.startswith(".") and name.endswith(".png") for name in seen)
+
+
 def test_a_link_stays_a_link(tmp_path):
     target, link = tmp_path / "target.txt", tmp_path / "link.txt"
     target.write_text("before")
@@ -80,3 +99,19 @@ def test_json_is_standard_whatever_is_in_it(tmp_path):
     files.write_json(tmp_path / "a.json", value)
     read = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert read == {"a": 1.5, "b": None, "c": [[0, 1], None], "3": str(tmp_path), "t": [True, None]}
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):
+    cells = ["=1+2", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1", "a=1", "-1.5", -2.5]
+    files.write_csv(tmp_path / "a.csv", [{"=name": cell} for cell in cells])
+    with open(tmp_path / "a.csv", newline="") as file:
+        read = [row[0] for row in csv.reader(file)]
+    assert read == ["'=name", "'=1+2", "'+x", "'-x", "'@SUM(A1)", r"\t=1", r"\r=1", "a=1", "-1.5", "-2.5"]
+
+
+def test_a_name_that_is_no_utf_8_is_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"\xff\xe4.png")
+    files.write_json(tmp_path / "a.json", {name: 1})
+    files.write_csv(tmp_path / "a.csv", [{"image": name}])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {name: 1}
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "image\n\\udcff\\udce4.png\n"

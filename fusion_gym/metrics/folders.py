@@ -9,49 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion_gym.data import DataError
-from fusion_gym.images import SUFFIXES, read_gray
+from fusion_gym.data import DataError, few, images_in, natural, short_names
+from fusion_gym.images import luminance
 from fusion_gym.metrics.batch import Sources
 from fusion_gym.metrics.evaluation import available, check_names, evaluate
 from fusion_gym.metrics.table import METRICS
+from fusion_gym.sources import Reader
 from fusion_gym.tensors import unit
 
 Values = dict[str, dict[str, float]]  # file name → metric → value
 Track = Callable[[Sequence[str]], Iterable[str]]
 
 
-def images_in(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by their names without suffix.
-
-    Raises:
-        DataError: If there is no such folder, no image in it, or two of the same name.
-    """
-    if not folder.is_dir():
-        raise DataError(f"The folder {folder} does not exist.")
-    found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in SUFFIXES:
-            if file.stem in found:
-                raise DataError(f"{folder} holds {found[file.stem].name} and {file.name}; remove or rename one.")
-            found[file.stem] = file
+def _some_images(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by their names without suffix; refuses an empty folder."""
+    found = images_in(folder)
     if not found:
         raise DataError(f"{folder} holds no images; put PNG, JPEG, BMP or TIFF files there.")
     return found
-
-
-def short_names(folders: Sequence[Path]) -> list[str]:
-    """Names for folders: the last parts of their paths, as few as tell them apart.
-
-    Raises:
-        DataError: If a folder is given twice.
-    """
-    parts = [folder.resolve().parts for folder in folders]
-    if len(set(parts)) < len(parts):
-        raise DataError(f"A folder is given twice: {', '.join(map(str, folders))}.")
-    count = 1
-    while len({part[-count:] for part in parts}) < len(parts):
-        count += 1
-    return ["/".join(part[-count:]) for part in parts]
 
 
 def leftovers(ir: Mapping[str, Path], vi: Mapping[str, Path], fused: Mapping[str, Mapping[str, Path]]) -> list[str]:
@@ -65,16 +40,13 @@ def leftovers(ir: Mapping[str, Path], vi: Mapping[str, Path], fused: Mapping[str
         reasons[f"images of {name} without a pair of sources"] = [
             files[stem].name for stem in files if stem not in sources
         ]
-        reasons[f"pairs without an image in {name}"] = sorted(ir[stem].name for stem in sources if stem not in files)
-    return [f"Not scored: {len(names)} {reason}: {_few(names)}." for reason, names in reasons.items() if names]
+        absent = (ir[stem].name for stem in sources if stem not in files)
+        reasons[f"pairs without an image in {name}"] = sorted(absent, key=natural)
+    return [f"Not scored: {len(names)} {reason}: {few(names, 5)}." for reason, names in reasons.items() if names]
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _read(file: Path, device: torch.device) -> Tensor:
-    return unit(read_gray(file), device, torch.float64)[None, None]
+def _tensor(image: np.ndarray, device: torch.device) -> Tensor:
+    return unit(luminance(image), device, torch.float64)[None, None]
 
 
 def score_folders(
@@ -85,6 +57,7 @@ def score_folders(
     convention: str = "fusiongym",
     device: str = "cpu",
     track: Track = iter,
+    ir_range: tuple[int, int] | None = None,
 ) -> tuple[dict[str, Values], list[str]]:
     """Scores every fused image that has both sources of the same name, on luminance, in float64.
 
@@ -96,9 +69,11 @@ def score_folders(
         convention: As in `evaluate`.
         device: Where to compute.
         track: Wraps the loop over the pairs, for a progress bar.
+        ir_range: Counts of 16-bit infrared images that become black and white; None takes the full range.
 
     Returns:
-        The values by short name of the folder, file name and metric; and sentences about files that are not scored.
+        The values by short name of the folder, file name and metric; and sentences about files that are not scored, or
+        whose owner should know something about them.
 
     Raises:
         DataError: If a folder is missing or empty, nothing fits together, or images differ in size.
@@ -107,25 +82,26 @@ def score_folders(
     """
     chosen = available(convention) if names is None else tuple(names)
     check_names(chosen, convention)
-    infrared, visible = images_in(ir), images_in(vi)
-    methods = dict(zip(short_names(fused), map(images_in, fused), strict=True))
-    paired = sorted(infrared.keys() & visible.keys())
+    infrared, visible, reader = _some_images(ir), _some_images(vi), Reader(ir_range)
+    methods = dict(zip(short_names(fused), map(_some_images, fused), strict=True))
+    paired = [stem for stem in infrared if stem in visible]
     for name, files in methods.items():
         if not files.keys() & set(paired):
             raise DataError(f"No image in {name} has the name of a pair in {ir} and {vi}; give them the same names.")
     scores: dict[str, Values] = {name: {} for name in methods}
     with torch.inference_mode():
         for stem in track([stem for stem in paired if any(stem in files for files in methods.values())]):
-            pair = [_read(file[stem], torch.device(device)) for file in (infrared, visible)]
+            read = reader.infrared(infrared[stem]), reader.visible(visible[stem])
+            pair = [_tensor(image, torch.device(device)) for image in read]
             _check_size(visible[stem], pair[1], infrared[stem], pair[0])
             sources = Sources(*pair)
             for name, files in methods.items():
                 if stem in files:
-                    image = _read(files[stem], torch.device(device))
+                    image = _tensor(reader.fused(files[stem]), torch.device(device))
                     _check_size(files[stem], image, infrared[stem], pair[0])
                     values = evaluate(image, sources, chosen, convention)
                     scores[name][files[stem].name] = {metric: float(value) for metric, value in values.items()}
-    return scores, leftovers(infrared, visible, methods)
+    return scores, [*leftovers(infrared, visible, methods), *reader.remarks()]
 
 
 def _check_size(file: Path, image: Tensor, other: Path, wanted: Tensor) -> None:
