@@ -6,6 +6,7 @@ A and B are two images, two folders (paired by name), two patterns of numbered f
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -18,11 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from fusion_gym.cli import UserError, guard
-from fusion_gym.data import pair_folders
+from fusion_gym.data import natural, pair_folders
 from fusion_gym.fuser import BACKENDS, DEFAULT, Fuser, load_student
-from fusion_gym.images import DEEP_SUFFIXES, luminance, read_image, write_image
+from fusion_gym.images import DEEP_SUFFIXES, luminance, to_8_bit, write_image
 from fusion_gym.models.student import STUDENTS
+from fusion_gym.outputs import check_outputs
 from fusion_gym.rules import RULES
+from fusion_gym.sources import Reader, add_range
 from fusion_gym.video import SUFFIXES as VIDEO_SUFFIXES
 from fusion_gym.video import VideoPair, ahead, write_video
 
@@ -51,59 +54,64 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tile", type=int, help="side of tiles, for images that need too much memory")
     parser.add_argument("--align", choices=("resize",), help="scale the infrared to the visible image's size")
     parser.add_argument("--depth", type=int, choices=(8, 16), help="bits of the result (default: the sources')")
-    parser.add_argument(
-        "--ir-range",
-        type=int,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="counts of a 16-bit infrared shown black and white",
-    )
+    add_range(parser)
     parser.add_argument("--colour", action=argparse.BooleanOptionalAction, default=True, help="the visible's colour")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True)
-    args = parser.parse_args(argv)
-    if args.ir_range is not None and not 0 <= args.ir_range[0] < args.ir_range[1] <= 65535:
-        parser.error(f"--ir-range {args.ir_range[0]} {args.ir_range[1]} must rise within 0 to 65535")
-    return args
+    return parser.parse_args(argv)
 
 
 def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _numbered(pattern: str) -> dict[int, Path]:
-    """The files of a pattern by their number."""
+def _is_pattern(text: str) -> bool:
+    """Whether a text names numbered files; what exists is meant literally, whatever percent signs it has."""
+    return bool(_NUMBER.search(Path(text).name)) and not os.path.lexists(text)
+
+
+def _numbered(pattern: str) -> tuple[str, dict[int, Path]]:
+    """The part of a pattern that stands for the number, and the files by their number."""
     path = Path(pattern)
-    if len(_NUMBER.findall(path.name)) != 1 or _NUMBER.search(str(path.parent)):
-        raise UserError(f"The pattern {pattern} must have one number, such as %04d, in the file's name.")
-    before, after = _NUMBER.split(path.name)
-    known = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
     if not path.parent.is_dir():
         raise UserError(f"The folder {path.parent} does not exist.")
-    found = {}
-    for file in path.parent.iterdir():
-        match = known.fullmatch(file.name)
-        if match and path.name % int(match[1]) == file.name:
-            found[int(match[1])] = file
-    if not found:
+    names = sorted((file.name for file in path.parent.iterdir()), key=natural)
+    fitting = []
+    for place in _NUMBER.finditer(path.name):  # one stands for the number, any others are literal
+        before, after = path.name[: place.start()], path.name[place.end() :]
+        known = re.compile(re.escape(before) + r"([0-9]+)" + re.escape(after))
+        matches = [match for match in map(known.fullmatch, names) if match]
+        found = {int(match[1]): path.with_name(match[0]) for match in matches if place[0] % int(match[1]) == match[1]}
+        if found:
+            fitting.append((place[0], dict(sorted(found.items()))))
+    if not fitting:
         raise UserError(f"No file fits the pattern {pattern}.")
-    return dict(sorted(found.items()))
+    if len(fitting) > 1:
+        raise UserError(f"The pattern {pattern} must have one number, such as %04d; files fit several of its numbers.")
+    return fitting[0]
 
 
 def _number_jobs(ir: str, vi: str, out: str) -> list[Job]:
-    infrared, visible = _numbered(ir), _numbered(vi)
+    (number_format, infrared), (_, visible) = _numbered(ir), _numbered(vi)
     for here, there, pattern in ((infrared, visible, vi), (visible, infrared, ir)):
         missing = [number for number in here if number not in there]
         if missing:
             raise UserError(
                 f"Frame {missing[0]} is missing in {pattern} ({len(missing)} in all); add it, or remove it."
             )
-    if not _NUMBER.search(out):
-        return [Job(file, visible[number], Path(out) / file.name) for number, file in infrared.items()]
-    name = Path(out).name
-    if len(_NUMBER.findall(name)) != 1:
+    path = Path(out)
+    numbers = list(_NUMBER.finditer(path.name))
+    if not numbers or not path.suffix or path.is_dir():
+        return [Job(file, visible[number], path / file.name) for number, file in infrared.items()]
+    if len(numbers) > 1:  # the one that stands for the number is written as in the infrared's pattern
+        numbers = [place for place in numbers if place[0] == number_format]
+    if len(numbers) != 1:
         raise UserError(f"The pattern {out} must have one number, such as %04d, in the file's name.")
-    return [Job(file, visible[number], Path(out).with_name(name % number)) for number, file in infrared.items()]
+    before, after = path.name[: numbers[0].start()], path.name[numbers[0].end() :]
+    return [
+        Job(file, visible[number], path.with_name(f"{before}{numbers[0][0] % number}{after}"))
+        for number, file in infrared.items()
+    ]
 
 
 def find_jobs(ir: str, vi: str, out: str) -> list[Job]:
@@ -113,7 +121,7 @@ def find_jobs(ir: str, vi: str, out: str) -> list[Job]:
         UserError: If they are missing or not of one kind.
         fusion_gym.data.DataError: If folders do not pair up.
     """
-    patterns = [bool(_NUMBER.search(text)) for text in (ir, vi)]
+    patterns = [_is_pattern(text) for text in (ir, vi)]
     if all(patterns):
         return _number_jobs(ir, vi, out)
     for text, pattern in zip((ir, vi), patterns, strict=True):
@@ -129,16 +137,14 @@ def find_jobs(ir: str, vi: str, out: str) -> list[Job]:
     return [Job(Path(ir), Path(vi), Path(out) / Path(ir).name if as_folder else Path(out))]
 
 
-def check_outputs(sources: Sequence[Path], outputs: Sequence[Path], overwrite: bool) -> None:
+def prepare(outputs: Sequence[Path], overwrite: bool, sources: Sequence[Path], folders: Sequence[Path] = ()) -> None:
     """Refuses to lose what is there, and makes the folders of the outputs.
 
     Raises:
-        UserError: If an output is a source, or exists and may not be replaced.
+        UserError: If an output would change what is read, or exists and may not be replaced.
     """
-    used = {path.resolve() for path in sources}
+    check_outputs(outputs, sources, folders)
     for out in outputs:
-        if out.resolve() in used:
-            raise UserError(f"{out} is one of the sources; give another --out.")
         if out.exists() and not overwrite:
             raise UserError(f"{out} exists; give --overwrite, or another --out.")
     for folder in {out.parent for out in outputs}:
@@ -156,18 +162,14 @@ def _aligned(ir: np.ndarray, vi: np.ndarray, align: str | None, names: str) -> n
     return cv2.resize(ir, vi.shape[1::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
-def read_pair(job: Job, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(job: Job, reader: Reader, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """The two images of a job, of one size: the infrared gray, the visible as the result is to be.
 
     Raises:
         UserError: If the sizes differ and may not be aligned.
         fusion_gym.images.ImageError: If an image cannot be read.
     """
-    ir = luminance(read_image(job.ir, min_side=1, keep_depth=True))
-    vi = read_image(job.vi, min_side=1, keep_depth=True)
-    if ir.dtype == np.uint16 and args.ir_range is not None:
-        low, high = args.ir_range
-        ir = np.rint((np.clip(ir, low, high).astype(np.float32) - low) * (65535 / (high - low))).astype(np.uint16)
+    ir, vi = reader.infrared(job.ir), reader.visible(job.vi)
     return _aligned(ir, vi, args.align, f"{job.ir} and {job.vi}"), vi if args.colour else luminance(vi)
 
 
@@ -175,28 +177,27 @@ def _in_depth(image: np.ndarray, depth: int | None, suffix: str) -> np.ndarray:
     """The image in the depth that is asked for, or else in the deepest that it has and the format holds."""
     if depth == 16 and image.dtype == np.uint8:
         return image.astype(np.uint16) * 257
-    if image.dtype == np.uint16 and (depth == 8 or (depth is None and suffix.lower() not in DEEP_SUFFIXES)):
-        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return image
+    return to_8_bit(image) if depth == 8 or (depth is None and suffix.lower() not in DEEP_SUFFIXES) else image
 
 
 def fuse_files(jobs: Sequence[Job], fuser: Fuser, args: argparse.Namespace) -> str:
     """Fuses pairs of image files; what was made, in words."""
-    check_outputs([path for job in jobs for path in (job.ir, job.vi)], [job.out for job in jobs], args.overwrite)
-    dull, shape, bits, start = "", (0, 0), 8, time.perf_counter()
-    pairs = ahead(read_pair(job, args) for job in jobs)
+    reader = Reader(args.ir_range, min_side=1, keep_depth=True)
+    sources = [Path(args.student), *(path for job in jobs for path in (job.ir, job.vi))]
+    folders = [path for path in (Path(args.ir), Path(args.vi)) if path.is_dir()]
+    prepare([job.out for job in jobs], args.overwrite, sources, folders)
+    shape, bits, start = (0, 0), 8, time.perf_counter()
+    pairs = ahead(read_pair(job, reader, args) for job in jobs)
     bar = tqdm(pairs, total=len(jobs), unit="frame", desc="fuse", disable=not args.progress or len(jobs) < 2)
     for job, (ir, vi) in zip(jobs, bar, strict=True):
-        if ir.dtype == np.uint16 and args.ir_range is None and not dull and np.ptp(ir) < 65535 // 8:
-            dull = f"{job.ir} uses the counts {ir.min()} to {ir.max()} only; --ir-range shows them from black to white."
         if args.depth == 16:
             ir, vi = (_in_depth(image, 16, "") for image in (ir, vi))
         fused = _in_depth(fuser(ir, vi), args.depth, job.out.suffix)
         write_image(job.out, fused)
         shape, bits = fused.shape[:2], 8 * fused.itemsize
     seconds = time.perf_counter() - start
-    if dull:
-        print(dull, file=sys.stderr)
+    for remark in reader.remarks():
+        print(remark, file=sys.stderr)
     kind = f"{shape[1]}x{shape[0]}, {bits} bit, {fuser.name}"
     if len(jobs) == 1:
         return f"The fused image is {jobs[0].out} ({kind})."
@@ -213,7 +214,9 @@ def fuse_videos(fuser: Fuser, args: argparse.Namespace) -> str:
     if args.depth == 16:
         raise UserError("Videos have 8 bit; leave out --depth 16.")
     pair = VideoPair(Path(args.ir), Path(args.vi))
-    check_outputs(list(pair.paths.values()), [out], args.overwrite)
+    prepare([out], args.overwrite, [Path(args.student), *pair.paths.values()])
+    if args.ir_range is not None:
+        print("--ir-range has no effect on videos, which have 8 bit.", file=sys.stderr)
 
     def fused() -> Iterator[np.ndarray]:
         bar = tqdm(ahead(pair), total=pair.count or None, unit="frame", desc="fuse", disable=not args.progress)

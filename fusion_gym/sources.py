@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,6 +151,17 @@ class Reader:
         return said
 
 
+def add_range(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of the commands that read infrared images."""
+    parser.add_argument(
+        "--ir-range",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="counts of a 16-bit infrared shown black and white",
+    )
+
+
 def check_range(given: object) -> tuple[int, int]:
     """Checks counts that are to become black and white.
 
@@ -160,5 +172,5 @@ def check_range(given: object) -> tuple[int, int]:
     whole = all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in values)
     if len(values) != 2 or not whole or not 0 <= values[0] < values[1] <= 65535:
         shown = " ".join(map(str, values))
-        raise ValueError(f"--ir-range (ir_range) {shown}: give two counts, black's and white's, that must rise within 0 to 65535.")
+        raise ValueError(f"--ir-range (ir_range) {shown}: the counts of black and white must rise within 0 to 65535.")
     return int(values[0]), int(values[1])

@@ -19,7 +19,10 @@ from fusion_gym.files import write_csv, write_json
 from fusion_gym.metrics.evaluation import CONVENTIONS
 from fusion_gym.metrics.folders import Values, common, ranks, score_folders, summarise
 from fusion_gym.metrics.table import METRICS, definitions
+from fusion_gym.outputs import check_outputs
+from fusion_gym.sources import add_range
 from fusion_gym.tensors import resolve_device
+from fusion_gym.text import plain
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,6 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="cddfuse: the numbers of the evaluator behind most published tables (sums over the two sources, MI in "
         "nats); default: %(default)s, as --list documents",
     )
+    add_range(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write mean, std and the values of every image")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the values of every image")
     parser.add_argument(
@@ -67,7 +71,7 @@ def _arrow(metric: str) -> str:
 
 def _print(table: Table) -> None:
     """Prints a table in its full width, also where the terminal is narrower or there is none."""
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # names of files stand as they are
     console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
     console.print(table)
 
@@ -79,13 +83,13 @@ def _figure(value: float) -> str:
 def show_folder(name: str, values: Values, images: bool) -> None:
     """Prints the table of one folder: the images, their mean and their standard deviation."""
     mean, std = summarise(values)
-    table = Table(title=f"{name}: {len(values)} images", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=f"{plain(name)}: {len(values)} images", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("")
     for metric in mean:
         table.add_column(_arrow(metric), justify="right", no_wrap=True)
     rows: Mapping[str, Mapping[str, float]] = {**(values if images else {}), "mean": mean, "± std": std}
     for label, row in rows.items():
-        table.add_row(label, *map(_figure, row.values()), end_section=images and label == list(values)[-1])
+        table.add_row(plain(label), *map(_figure, row.values()), end_section=images and label == list(values)[-1])
     _print(table)
 
 
@@ -111,7 +115,7 @@ def show_ranks(scores: Mapping[str, Values]) -> None:
         table.add_column(_arrow(metric), justify="right", no_wrap=True)
     for name in sorted(overall, key=lambda each: overall[each]):
         cells = (f"{_figure(means[name][metric])} ({rank:g})" for metric, rank in placed[name].items())
-        table.add_row(name, f"{overall[name]:.2f}", *cells)
+        table.add_row(plain(name), f"{overall[name]:.2f}", *cells)
     _print(table)
 
 
@@ -142,6 +146,7 @@ def run(args: argparse.Namespace) -> None:
     for file in (args.json, args.csv):
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"There is no folder {file.parent} to write {file.name} to; create it first.")
+    check_outputs((args.json, args.csv), folders=(args.ir, args.vi, *args.fused))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     hidden = None if args.progress is None else not args.progress
@@ -153,6 +158,7 @@ def run(args: argparse.Namespace) -> None:
         args.convention,
         resolve_device(args.device),
         lambda stems: tqdm(stems, desc="scoring", unit="pair", disable=hidden),
+        args.ir_range,
     )
     write(scores, args)
     for name, values in scores.items():
