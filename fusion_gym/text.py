@@ -4,11 +4,9 @@ from __future__ import annotations
 
 
 def plain(text: object) -> str:
-    """The text with whatever is no printable character escaped, as in ``\\x1b[31m``.
+    r"""The text with whatever is no printable character escaped, as in ``\x1b[31m``.
 
     Control characters, marks that turn the direction of writing, and bytes of names that are no UTF-8 are escaped; the
     letters of all languages stay.
     """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(text)
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(text))

@@ -83,7 +83,9 @@ def _figure(value: float) -> str:
 def show_folder(name: str, values: Values, images: bool) -> None:
     """Prints the table of one folder: the images, their mean and their standard deviation."""
     mean, std = summarise(values)
-    table = Table(title=f"{plain(name)}: {len(values)} images", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(
+        title=f"{plain(name)}: {len(values)} images", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
     table.add_column("")
     for metric in mean:
         table.add_column(_arrow(metric), justify="right", no_wrap=True)
