@@ -90,9 +90,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def atomic_write(path: str | Path, content: str | bytes) -> None:
-    """Writes text (UTF-8, line ends as given) or bytes to a file, whole or not at all.
+    r"""Writes text (UTF-8, line ends as given) or bytes to a file, whole or not at all.
 
-    Bytes of file names that are no UTF-8 are written as ``\\udcff``, which JSON and YAML read back as the same name.
+    Bytes of file names that are no UTF-8 are written as ``\udcff``, which JSON and YAML read back as the same name.
 
     Raises:
         FileError: If the file cannot be written.

@@ -28,6 +28,7 @@ class _Files:
         self.count += 1
 
     def __str__(self) -> str:
+        """The first file, and how many more there are."""
         more = f" and {self.count - 1} more" if self.count > 1 else ""
         return f"{plain(self.first)}{more}"
 
@@ -60,6 +61,7 @@ class Reader:
     _faint_vi: _Counts = field(default_factory=_Counts)
 
     def __post_init__(self) -> None:
+        """Checks the range."""
         if self.ir_range is not None:
             self.ir_range = check_range(self.ir_range)
 
