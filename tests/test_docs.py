@@ -17,7 +17,7 @@ import torch
 from fusion_gym.models.student import StudentError
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"(?:<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
@@ -31,7 +31,8 @@ def commands(page: Path) -> list[list[str]]:
     """The project's own commands in a page's shell blocks, as words from the script or ``-m`` on."""
     lines = "\n".join(found["code"] for found in blocks(page, "bash")).replace("\\\n", " ").splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
-    return [line[1:] for line in words if line[:1] == ["python"]]
+    ours = [line[1:] for line in words if line[:1] == ["python"]]
+    return [line for line in ours if line[0].endswith(".py") or (line[0] == "-m" and line[1].startswith("fusion_gym"))]
 
 
 class _Stop(BaseException):
@@ -105,9 +106,9 @@ def test_python_of_the_docs_runs(page, tmp_path, monkeypatch):
         pytest.skip("no Python on this page")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    images = torch.rand(3, 1, 1, 176, 176, generator=torch.Generator().manual_seed(0))
-    given = dict(zip(("ir", "vi", "fused"), images, strict=True)) if page.stem == "metrics" else {}
-    namespace: dict[str, object] = {"__name__": "docs", **given}
+    ir, vi, fused = torch.rand(3, 1, 1, 176, 176, generator=torch.Generator().manual_seed(0))
+    given = {"metrics": {"ir": ir, "vi": vi, "fused": fused}, "README": {"ir": ir[0, 0].numpy(), "vi": vi[0, 0].numpy()}}
+    namespace: dict[str, object] = {"__name__": "docs", **given.get(page.stem, {})}
     for block in found:
         file = re.match(r"# (\w+\.py)\n", block["code"])
         if file:  # the reader is told to save it
