@@ -107,8 +107,9 @@ def test_python_of_the_docs_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     ir, vi, fused = torch.rand(3, 1, 1, 176, 176, generator=torch.Generator().manual_seed(0))
-    given = {"metrics": {"ir": ir, "vi": vi, "fused": fused}, "README": {"ir": ir[0, 0].numpy(), "vi": vi[0, 0].numpy()}}
-    namespace: dict[str, object] = {"__name__": "docs", **given.get(page.stem, {})}
+    pair = {"ir": ir[0, 0].numpy(), "vi": vi[0, 0].numpy()}
+    given = {"metrics": {"ir": ir, "vi": vi, "fused": fused}, "README": pair}.get(page.stem, {})
+    namespace: dict[str, object] = {"__name__": "docs", **given}
     for block in found:
         file = re.match(r"# (\w+\.py)\n", block["code"])
         if file:  # the reader is told to save it
