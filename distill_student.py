@@ -40,15 +40,17 @@ from fusion_gym.data import load_splits
 from fusion_gym.distiller import SELF_LOSSES
 from fusion_gym.metrics import REPORTED
 from fusion_gym.models.student import STUDENTS, save_student
+from fusion_gym.outputs import check_outputs
 from fusion_gym.record import of_episode
 from fusion_gym.rules import RULES
-from fusion_gym.teachers import fuse_pair, fused_pairs
+from fusion_gym.sources import add_range
+from fusion_gym.teachers import check_folder, fuse_pair, fused_pairs
 
 ENVIRONMENT, DECISIONS = "FusionDistill-v0", 16
 CONFIG, STATE, DONE, RECORD = "config.yml", "state.pt", "metrics.json", "episode.json"
 STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
 SETTINGS = (
-    *("agent", "data", "test", "teacher", "student", "width", "start", "updates", "decisions"),
+    *("agent", "data", "ir_range", "test", "teacher", "student", "width", "start", "updates", "decisions"),
     *("learning_rate", "batch_size", "self_loss", "env_kwargs", "seed", "device", "threads"),
 )
 
@@ -59,6 +61,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--agent", default="constant", help="a trained agent's zip, a schedule, or module:Class (default: constant)")
     add("--data", default="synthetic", help="folder of pairs, several joined by commas, or synthetic (the default)")
+    add_range(parser)
     add("--test", nargs="*", default=[], metavar="DATA", help="further data whose test pairs are reported on")
     add("--teacher", default="builtin", help="name, TorchScript or ONNX file, module:Class, or folder")
     add("--student", choices=sorted(STUDENTS), help="one of the family that is shipped, instead of a --width")
@@ -131,6 +134,7 @@ def make_env(config: dict[str, Any]) -> gym.Env:
     stretches, updates = rhythm(config)
     settings = {
         "data": config["data"],
+        "ir_range": config["ir_range"],
         "teacher": config["teacher"],
         "student": config["student"],
         "student_width": config["width"],
@@ -229,8 +233,8 @@ def judge(student: nn.Module, config: dict[str, Any], out: Path, progress: bool)
     """Scores student, teacher and rules on the test pairs; writes tables and contact sheets in colour."""
     result: dict[str, Any] = {}
     rows = []
-    for number, data in enumerate((config["data"], *config["test"])):
-        pairs = load_splits(data).test
+    for number, data in enumerate(dict.fromkeys((config["data"], *config["test"]))):
+        pairs = load_splits(data, config["ir_range"]).test
         rules = {name.removeprefix("rule:"): RULES[name] for name in ("rule:laplacian", "rule:guided")}
         outputs = {
             "student": [fuse_pair(student, pair) for pair in pairs],
@@ -244,12 +248,13 @@ def judge(student: nn.Module, config: dict[str, Any], out: Path, progress: bool)
         result[data] = {"mean": report.means(table), "images": table}
         for method, images in table.items():
             rows += [{"data": data, "method": method, "image": name, **row} for name, row in images.items()]
+        files.write_csv(out / "metrics.csv", rows)  # before the pictures: they take the files of the pairs once more
+        files.write_json(out / DONE, result)
         shown = report.sheet_rows({name: outputs[name] for name in ("teacher", "student")}, pairs)
         name = "contact_sheet.png" if number == 0 else f"contact_sheet_{number}.png"
         rendering.save_picture(out / name, rendering.contact_sheet(shown, [""] * len(shown)))
-        show(f"{data}: {len(pairs)} test pairs", result[data]["mean"])
-    files.write_csv(out / "metrics.csv", rows)
-    files.write_json(out / DONE, result)
+    for data, judged in result.items():
+        show(f"{data}: {len(judged['images']['student'])} test pairs", judged["mean"])
 
 
 def show(title: str, table: dict[str, dict[str, float]]) -> None:
@@ -260,8 +265,8 @@ def show(title: str, table: dict[str, dict[str, float]]) -> None:
         shown.add_column(name, justify="right", no_wrap=True)
     for method, row in table.items():
         shown.add_row(method, *(_short(row[name]) for name in REPORTED), end_section=method == list(table)[-1])
-    ratios = (table["student"][name] / table["teacher"][name] for name in REPORTED)
-    shown.add_row("of teacher", *(f"{ratio:.0%}" for ratio in ratios))
+    shares = [report.share(table["student"][name], table["teacher"][name]) for name in REPORTED]
+    shown.add_row("of teacher", *("-" if math.isnan(share) else f"{share:.0%}" for share in shares))
     Console().print(shown)
 
 
@@ -281,8 +286,13 @@ def run(args: argparse.Namespace) -> None:
     env = make_env(config)
     agent = load_agent(config["agent"], env, args.trust)
     env.reset(seed=config["seed"])  # a mistake shows here, before anything is written,
-    for data in (config["data"], *config["test"]):
-        fused_pairs(config["teacher"], load_splits(data).test)  # or here, not after the training
+    reported = list(dict.fromkeys((config["data"], *config["test"])))
+    check_outputs([out], data=reported)
+    for data in reported:
+        pairs = load_splits(data, config["ir_range"]).test
+        report.check_pairs(pairs, data)  # or here, not after the training
+        fused_pairs(config["teacher"], pairs)
+    check_folder(config["teacher"], reported, config["ir_range"])
     out.mkdir(parents=True, exist_ok=True)
     files.atomic_write(out / CONFIG, yaml.safe_dump(config, sort_keys=False))
     stretches, updates = rhythm(config)

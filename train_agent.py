@@ -28,6 +28,7 @@ from agents.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_logger,
 from agents.sb3 import ALGORITHMS, make_model, save_model
 from fusion_gym import files
 from fusion_gym.cli import UserError, guard, parse_settings
+from fusion_gym.sources import add_range
 from fusion_gym.wrappers import RecordEpisode
 
 BEST, FINAL, SUMMARY = "best_model.zip", "final_model.zip", "summary.json"
@@ -42,6 +43,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--algo", help=f"algorithm (default: ppo): {', '.join(ALGORITHMS)}")
     add("--env", help="environment id (default: FusionDistill-v0)")
     add("--data", help="folder of pairs, several joined by commas, or synthetic; short for --env-kwargs data=...")
+    add_range(parser)
     add("--teacher", help="teacher's name, file, module:Class or folder; short for --env-kwargs teacher=...")
     add("--env-kwargs", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="environment's settings")
     add("-p", "--param", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="hyperparameters")

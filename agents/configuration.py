@@ -59,7 +59,7 @@ def configure(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     chosen.setdefault("eval_freq", chosen["n_timesteps"] // 5)
     chosen.setdefault("save_freq", max(1, chosen["n_timesteps"] // 10))
     env_kwargs = earlier.get("env_kwargs", {}) | parse_settings(args.env_kwargs, "--env-kwargs")
-    shortcuts = {"data": args.data, "teacher": args.teacher, "device": args.device, "threads": args.threads}
+    shortcuts = {name: getattr(args, name) for name in ("data", "ir_range", "teacher", "device", "threads")}
     env_kwargs |= {key: value for key, value in shortcuts.items() if value is not None}
     config = {key: chosen[key] for key in FLAGS}
     config |= {"env_kwargs": env_kwargs, "hyperparams": hyperparams, "versions": _versions()}

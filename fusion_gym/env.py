@@ -19,6 +19,7 @@ from fusion_gym.episode import Episode
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.student import NEW, STUDENTS, TRAINED, begin
 from fusion_gym.observations import HIGH, LOW, OBSERVATIONS, observe
+from fusion_gym.sources import check_range
 from fusion_gym.task import Task, load_task
 from fusion_gym.tensors import resolve_device
 
@@ -82,6 +83,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Arguments
         * ``data``: "synthetic", "synthetic-small", a folder of pairs, several joined by commas, or a list to draw from.
+        * ``ir_range``: the counts of 16-bit infrared images that become black and white, for raw counts; None takes the
+          full range of 16 bit.
         * ``teacher``: name, file, ``module:Class`` or folder (`fusion_gym.teachers`), or a list of them to draw from.
         * ``reference``: the same; whose metric values the score is relative to.
         * ``student_width``, ``learning_rate``: one value, or a list to draw from.
@@ -139,9 +142,11 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         device: str = "auto",
         threads: int | None = 1,
         render_mode: str | None = None,
+        ir_range: Sequence[int] | None = None,
     ) -> None:
         self.render_mode = arguments.one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.data = arguments.choices("data", data, str)
+        self.ir_range = None if ir_range is None else check_range(ir_range)
         self.reference = reference
         self.teachers = arguments.choices("teacher", teacher, str)
         self.student_widths = arguments.choices("student_width", student_width, int)
@@ -169,6 +174,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             arguments.whole("probe_pairs", probe_pairs, 1, arguments.MOST_IMAGES),
             arguments.whole("probe_size", probe_size, 48),
             self.device,
+            self.ir_range,
         )
         self._tasks: dict[tuple[str, str], Task] = {
             (source, name): load_task(source, name, reference, *shared)

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import statistics
 import sys
 import time
@@ -26,7 +27,10 @@ from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_path, atomic_write
 from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.student import STUDENTS, Student, read_student, weights_of
+from fusion_gym.outputs import check_outputs
+from fusion_gym.report import check_pairs
 from fusion_gym.runtime import onnx_session
+from fusion_gym.sources import add_range
 from fusion_gym.version import __version__
 
 OPSET = 18
@@ -260,31 +264,37 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data", default="synthetic", help="pairs that int8 is calibrated (train) and measured (test) on"
     )
+    add_range(parser)
     parser.add_argument("--check", action="store_true", help="print weights, operations and latency here")
     args = parser.parse_args(argv)
     if args.out is None and not args.check:
         parser.error("give --out FILE.onnx, --check, or both")
     if args.out is not None and args.out.suffix.lower() not in (".onnx", ".ts"):
         parser.error(f"--out {args.out} must end in .onnx or .ts")
+    if args.ir_range is not None and not args.int8:
+        parser.error("--ir-range is of the --data of --int8; leave it out")
     if args.int8 and (args.out is None or args.out.suffix.lower() != ".onnx" or args.rgb):
         parser.error("--int8 needs --out FILE.onnx, in luminance")
     return args
 
 
-def export_int8(student: Student, path: Path, data: str) -> str:
+def export_int8(student: Student, path: Path, data: str, ir_range: tuple[int, int] | None = None) -> str:
     """Writes a quantised ONNX file and says what it costs in quality and gains in speed.
 
     Args:
         student: The student.
         path: The file to write.
         data: Pairs, as `fusion_gym.data.load_splits` takes them.
+        ir_range: As there.
 
     Raises:
         ExportError: If the float model does not agree with torch.
+        fusion_gym.data.DataError: If the pairs cannot be used.
     """
     from fusion_gym.quantize import metric_ratios, quantised
 
-    splits = load_splits(data)
+    splits = load_splits(data, ir_range)
+    check_pairs(splits.test, data)
     train, test = (part[:: -(-len(part) // PAIRS)] for part in (splits.train or splits.test, splits.test))
     model = onnx_model(student, describe(student))
     plain = model.SerializeToString()
@@ -292,13 +302,14 @@ def export_int8(student: Student, path: Path, data: str) -> str:
     content = quantised(model, train)
     sessions = onnx_session(plain, threads=1), onnx_session(content, threads=1)
     ratios = metric_ratios(sessions[0], sessions[1], test)
+    known = {name: ratio for name, ratio in ratios.items() if not math.isnan(ratio)}
     height, width = CHECK_SIZE
     feed = {name: np.random.default_rng(0).random((1, 1, height, width), np.float32) for name in ("ir", "vi")}
     times = [f"{1e3 * latency(lambda one=one: one.run(None, feed)):.1f} ms" for one in sessions]
     atomic_write(path, content)
     return (
-        f"int8 keeps {100 * statistics.mean(ratios.values()):.2f} % of the mean metric on {len(test)} test pairs ("
-        + ", ".join(f"{name} {100 * ratio:.1f}" for name, ratio in ratios.items())
+        f"int8 keeps {100 * statistics.mean(known.values()):.2f} % of the mean metric on {len(test)} test pairs ("
+        + ", ".join(f"{name} {100 * ratio:.1f}" for name, ratio in known.items())
         + f"); {width}x{height}, 1 thread: {times[1]}, float {times[0]}"
     )
 
@@ -310,8 +321,9 @@ def run(args: argparse.Namespace) -> None:
         print(check(student))
     if args.out is None:
         return
+    check_outputs([args.out], [args.student], data=[args.data] if args.int8 else ())
     if args.int8:
-        print(export_int8(student, args.out, args.data))
+        print(export_int8(student, args.out, args.data, args.ir_range))
     else:
         if args.out.suffix.lower() == ".onnx":
             deviation = export_onnx(student, args.out, describe(student), args.rgb)

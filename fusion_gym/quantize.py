@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fusion_gym.data import ImagePair
-from fusion_gym.report import means, score_outputs
+from fusion_gym.report import means, score_outputs, share
 
 
 def _feed(pair: ImagePair) -> dict[str, np.ndarray]:
@@ -90,7 +90,7 @@ def _silent() -> Iterator[None]:
 
 
 def metric_ratios(plain: Any, quantised: Any, pairs: Sequence[ImagePair]) -> dict[str, float]:
-    """What quantisation leaves of each metric's mean over pairs; 1 is all of it.
+    """What quantisation leaves of each metric's mean over pairs; 1 is all of it, NaN where there was nothing.
 
     Args:
         plain: ONNX Runtime session of the float model.
@@ -102,4 +102,4 @@ def metric_ratios(plain: Any, quantised: Any, pairs: Sequence[ImagePair]) -> dic
         for name, session in (("plain", plain), ("quantised", quantised))
     }
     table = means(score_outputs(outputs, pairs))
-    return {name: table["quantised"][name] / value for name, value in table["plain"].items()}
+    return {name: share(table["quantised"][name], value) for name, value in table["plain"].items()}

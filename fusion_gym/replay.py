@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from fusion_gym.cli import UserError, guard
 from fusion_gym.files import atomic_path
+from fusion_gym.outputs import check_outputs
 from fusion_gym.record import Record, RecordError, versions
 
 TOLERANCE = 1e-4  # of a return, in hundredths of the score: what other processors do to float32 over an episode
@@ -207,6 +208,7 @@ def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
     if args.render is not None and (len(args.files) > 1 or args.render.suffix not in SUFFIXES):
         raise UserError(f"--render {args.render}: give one record, and a file that ends in .png or .mp4.")
+    check_outputs([args.render], args.files)
     if not 0 <= args.tolerance < math.inf:
         raise UserError(f"--tolerance {args.tolerance} is not allowed; give a number from 0 on.")
     held = [check(path, args) for path in args.files]

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
 import torch
 
-from fusion_gym.data import ImagePair
+from fusion_gym.data import DataError, ImagePair
 from fusion_gym.images import restore_colour
-from fusion_gym.metrics import REPORTED, Sources, evaluate
+from fusion_gym.metrics import METRICS, REPORTED, Sources, evaluate
 from fusion_gym.tensors import unit
 
 Outputs = Mapping[str, Sequence[np.ndarray]]  # method → uint8 (H, W) for each pair
 Track = Callable[[Iterable[int]], Iterable[int]]
+VANISHING = 1e-9  # size of a metric that is nothing but rounding
+
+
+def check_pairs(pairs: Sequence[ImagePair], data: str) -> None:
+    """Checks that pairs can be reported on, before the work whose result is to be reported.
+
+    Args:
+        pairs: The pairs.
+        data: Where they come from, for messages.
+
+    Raises:
+        DataError: If there are none, or one is too small for a metric.
+    """
+    if not pairs:
+        raise DataError(f"{data} has no test pairs; give data with a test split.")
+    name = max(REPORTED, key=lambda metric: METRICS[metric].min_side)
+    least = METRICS[name].min_side
+    small = [pair for pair in pairs if min(pair.ir.shape) < least]
+    if small:
+        size = f"{small[0].ir.shape[1]}x{small[0].ir.shape[0]}"
+        raise DataError(
+            f"{data}: the test pair {small[0].name} is {size} pixels, and {len(small)} of {len(pairs)} test pairs have "
+            f"sides of less than {least}, which {name} needs; leave them out, or scale them up."
+        )
+
+
+def share(value: float, whole: float) -> float:
+    """What part of ``whole`` a value is: 1 where both vanish, as on black images; NaN where only the whole does."""
+    if abs(whole) < VANISHING:
+        return 1.0 if abs(value) < VANISHING else math.nan
+    return value / whole
 
 
 def score_outputs(
@@ -30,7 +62,12 @@ def score_outputs(
 
     Returns:
         Metric values by method and pair name.
+
+    Raises:
+        ValueError: If two pairs have one name.
     """
+    if len({pair.name for pair in pairs}) < len(pairs):
+        raise ValueError("Two pairs have one name; load them together, which tells them apart.")
     table: dict[str, dict[str, dict[str, float]]] = {method: {} for method in outputs}
     with torch.no_grad():
         for index in track(range(len(pairs))):

@@ -40,7 +40,14 @@ class Task:
 
 @lru_cache(maxsize=32)
 def load_task(
-    data: str, teacher: str, reference: str, patch_size: int, probe_pairs: int, probe_size: int, device: str
+    data: str,
+    teacher: str,
+    reference: str,
+    patch_size: int,
+    probe_pairs: int,
+    probe_size: int,
+    device: str,
+    ir_range: tuple[int, int] | None = None,
 ) -> Task:
     """Loads data, runs the teacher over it (or finds its outputs in the cache), and prepares the probe.
 
@@ -52,16 +59,17 @@ def load_task(
         probe_pairs: Number of crops in the probe.
         probe_size: Side of the probe's crops, in pixels.
         device: Where the probe lives.
+        ir_range: Counts of 16-bit infrared images that become black and white; None takes the full range.
 
     Raises:
         ValueError: If the data or the teacher cannot be used; the message is one sentence.
     """
-    splits = load_splits(data)
+    splits = load_splits(data, ir_range)
     train = _stacks(splits.train, teacher)
     validation = _stacks(splits.val, teacher, reference)
     bank = patch_bank(train, patch_size)
     crops = unit(probe_crops(validation, probe_size, probe_pairs), device)
-    spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device)
+    spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range)
     return Task(spec, bank, Probe(*crops.split(1, dim=1)))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion_gym.data import ImagePair, cached_array, fingerprint, images_in
+from fusion_gym.data import ImagePair, cached_array, fingerprint, images_in, load_splits, sets_of
 from fusion_gym.images import ImageError, read_gray
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.teacher import Teacher
@@ -128,6 +128,22 @@ def _fused_file(folder: Path, pair: ImagePair, listed: Callable[[Path], dict[str
         if Path(name).stem in listed(place):
             return listed(place)[Path(name).stem]
     raise TeacherError(f"{folder} has no fused image for {pair.name}; give one of the same name for each.")
+
+
+def check_folder(spec: str, data: Iterable[str], ir_range: tuple[int, int] | None = None) -> None:
+    """Checks that no fused image of a teacher's folder, if it is one, would stand for test pairs of several sets.
+
+    Args:
+        spec: What `fused_pairs` takes.
+        data: What `fusion_gym.data.load_splits` takes, each.
+        ir_range: As there.
+
+    Raises:
+        TeacherError: If sets have files of equal names, and the folder has none for each set.
+    """
+    if Path(spec).is_dir():
+        names = dict.fromkeys(name for text in data for name in sets_of(text))
+        fused_pairs(spec, load_splits(",".join(names), ir_range).test)
 
 
 def _identity(spec: str) -> str:

@@ -23,6 +23,8 @@ from fusion_gym.data import load_splits, patch_bank
 from fusion_gym.hardening import DIMMING, FADING, GLARE, HARDENINGS, Draw, draw, harden
 from fusion_gym.models.light import Light, grids, scene_statistics
 from fusion_gym.models.student import Student, read_student, save_student, weights_of
+from fusion_gym.outputs import check_outputs
+from fusion_gym.sources import add_range
 from fusion_gym.tensors import unit
 
 COPIES = 8  # of every patch, each with a damage of its own
@@ -106,6 +108,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", required=True, help="a weights file, or a student that comes with the package")
     parser.add_argument("--data", default="synthetic", help="folders of pairs joined by commas, or synthetic")
+    add_range(parser)
     parser.add_argument("--out", type=Path, required=True, help="file of the new weights (.pt)")
     parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--patch-size", type=int, default=160, help="side of the patches, in pixels")
@@ -120,10 +123,11 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--updates {args.updates} is not allowed; give a whole number from 1 on.")
     if args.out.suffix != ".pt":
         raise UserError(f"{args.out} is not a weights file's name; let it end in .pt.")
+    check_outputs([args.out], [args.student], data=[args.data])
     student = read_student(weights_of(args.student))
     if not student.light:
         raise UserError(f"The student {args.student} does not even the light; train one with light=True.")
-    stacks = [np.stack((pair.ir, pair.vi)) for pair in load_splits(args.data).train]
+    stacks = [np.stack((pair.ir, pair.vi)) for pair in load_splits(args.data, args.ir_range).train]
     patches = unit(patch_bank(stacks, args.patch_size))
     generator = torch.Generator().manual_seed(args.seed)
     made = train_light(student, patches[:, :1], patches[:, 1:], generator, args.updates, args.progress)

@@ -20,11 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fusion_gym.cli import guard
-from fusion_gym.data import ImagePair, load_splits
+from fusion_gym.data import ImagePair, load_splits, sets_of
 from fusion_gym.files import atomic_path
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
+from fusion_gym.outputs import check_outputs
+from fusion_gym.sources import add_range
 from fusion_gym.tensors import resolve_device, unit
 
 
@@ -82,6 +84,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="synthetic", help="folders of pairs joined by commas, or synthetic")
+    add_range(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/teacher"), help="folder of checkpoint and weights")
     parser.add_argument("--updates", type=int, default=8000)
     parser.add_argument("--batch-size", type=int, default=6)
@@ -110,10 +113,12 @@ def train(args: argparse.Namespace) -> Path:
     checkpoint, weights = args.out / "checkpoint.pt", args.out / "teacher.pt"
     if args.resume and not checkpoint.is_file():
         raise ValueError(f"{checkpoint} does not exist; start without --resume.")
+    check_outputs([checkpoint, weights], [] if args.start is None else [args.start], data=[args.data])
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     device = resolve_device(args.device)
-    crops = Crops([load_splits(part).train for part in args.data.split(",")], args.crop, args.seed)
+    pairs = [load_splits(part, args.ir_range).train for part in sets_of(args.data)]
+    crops = Crops(pairs, args.crop, args.seed)
     net = Teacher(generator=torch.Generator().manual_seed(args.seed)).to(device)
     if args.start is not None:
         net.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
