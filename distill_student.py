@@ -38,7 +38,7 @@ from fusion_gym.cli import (
 )
 from fusion_gym.data import load_splits
 from fusion_gym.distiller import SELF_LOSSES
-from fusion_gym.metrics import REPORTED
+from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.models.student import STUDENTS, save_student
 from fusion_gym.outputs import check_outputs
 from fusion_gym.record import of_episode
@@ -263,8 +263,10 @@ def show(title: str, table: dict[str, dict[str, float]]) -> None:
     shown.add_column("method", no_wrap=True)
     for name in REPORTED:
         shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("inv. ↓", justify="right", no_wrap=True)
     for method, row in table.items():
-        shown.add_row(method, *(_short(row[name]) for name in REPORTED), end_section=method == list(table)[-1])
+        cells = (*(_short(row[name]) for name in REPORTED), f"{row[INVENTED]:.2%}")
+        shown.add_row(method, *cells, end_section=method == list(table)[-1])
     shares = [report.share(table["student"][name], table["teacher"][name]) for name in REPORTED]
     shown.add_row("of teacher", *("-" if math.isnan(share) else f"{share:.0%}" for share in shares))
     Console().print(shown)

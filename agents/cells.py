@@ -26,7 +26,7 @@ from agents.scripted import Points, Schedule
 from fusion_gym.cli import UserError
 from fusion_gym.data import load_splits, probe_crops
 from fusion_gym.files import write_json
-from fusion_gym.metrics import REPORTED, Sources, evaluate
+from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
 from fusion_gym.teachers import BUILTIN, fused_pairs
@@ -220,13 +220,14 @@ class Judge:
             teacher: The teacher that it is compared with, as `fusion_gym.teachers.fused_pairs` takes it.
 
         Returns:
-            ``score``, ``score_clean``, ``score_hardened``; the mean of each metric on the clean pairs, and on the
-            hardened ones with the suffix ``_hardened``; ``teacher_ratio``, the mean over the metrics of the ratio to
-            the teacher's mean on the clean pairs.
+            ``score``, ``score_clean``, ``score_hardened``; the mean of each metric (the score's nine, and
+            invented structure) on the clean pairs, and on the hardened ones with the suffix ``_hardened``;
+            ``teacher_ratio``, the mean over the nine of the ratio to the teacher's mean on the clean pairs.
         """
         reading = self._probe.read(fuse)
         fused = torch.nan_to_num(fuse(*self._inputs), nan=0.0, posinf=1.0, neginf=0.0)
         values = evaluate(fused, self._sources, REPORTED, convention=CONVENTION)
+        values |= evaluate(fused, self._sources, (INVENTED,))
         count = len(self._probe)
         clean = {name: float(value[:count].mean()) for name, value in values.items()}
         hardened = {f"{name}_hardened": float(value[count:].mean()) for name, value in values.items()}

@@ -26,7 +26,7 @@ from fusion_gym import rendering, report
 from fusion_gym.actions import ACTIONS
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_write
-from fusion_gym.metrics import REPORTED
+from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.models.student import read_student
 from fusion_gym.teachers import fuse_pair
 
@@ -180,10 +180,15 @@ def _markdown(results: Results, tables: Mapping[str, Sequence[Sequence[str]]], c
     for heading, tests in results.groups.items():
         for suffix, pairs in (("", "clean"), ("_hardened", "hardened")):
             rows = [
-                [a, *(f"{results.scores(a, tests, name + suffix).mean():.3f}" for name in REPORTED)]
+                [
+                    a,
+                    *(f"{results.scores(a, tests, name + suffix).mean():.3f}" for name in REPORTED),
+                    f"{results.scores(a, tests, INVENTED + suffix).mean():.2%}",
+                ]
                 for a in results.agents
             ]
-            parts += [f"## {heading}: mean metrics on {pairs} pairs", _table(["agent", *REPORTED], rows)]
+            columns = ["agent", *REPORTED, "invented (less is better)"]
+            parts += [f"## {heading}: mean metrics on {pairs} pairs", _table(columns, rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -252,6 +252,18 @@ def _bits(p: Array) -> float:
     return float(-np.sum(p * np.log2(np.abs(p))))
 
 
+def coarse_gradient(image: Array) -> Array:
+    """Levels per pixel, after a Gaussian of 8 pixels."""
+    smooth = ndimage.gaussian_filter(np.asarray(image, float), 8)
+    return np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1)) / 8
+
+
+def invented_structure(fused: Array, first: Array, second: Array) -> float:
+    """Share of invented structure."""
+    steep, *sources = map(coarse_gradient, (fused, first, second))
+    return float(np.mean((steep > 3 * np.maximum(*sources)) & (steep > 0.75)))
+
+
 def _mean(measure: Callable[[Array, Array], float]) -> Callable[[Array, Array, Array], float]:
     return lambda fused, a, b: (measure(fused, a) + measure(fused, b)) / 2
 
@@ -290,6 +302,7 @@ OWN: dict[str, Callable[[Array, Array, Array], float]] = {
     "Nabf": edge_artefacts,
     "Qcv": visible_error,
     "FMI": _mean(window_information),
+    "invented": invented_structure,
 }
 # The reference set in the public evaluator's convention.
 EVALUATOR: dict[str, Callable[[Array, Array, Array], float]] = {

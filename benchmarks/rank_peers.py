@@ -5,7 +5,8 @@
 
 ``PEERS.json`` holds ``{"means": {dataset: {method: {metric: value}}}}`` in the public evaluator's convention, and
 ``DATA/<dataset>/test/{ir,vi}`` the pairs that they were measured on. A method of ours is ``name=teacher``, with what
-``--teacher`` takes elsewhere, or ``name=student:SPEC``.
+``--teacher`` takes elsewhere, or ``name=student:SPEC``. Ranks are over the nine metrics; invented structure stands
+beside them, for methods whose fused images are at hand.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from fusion_gym.data import find_pairs, load_pairs
-from fusion_gym.metrics import REPORTED
+from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.report import means, score_outputs
 from fusion_gym.teachers import fuse_pair, load_teacher
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     peers = json.loads(args.peers.read_text())["means"]
     ours = {name: load(spec) for name, _, spec in (method.partition("=") for method in args.methods)}
-    console = Console(width=160)
+    console = Console(width=170)
     for dataset in args.datasets:
         pairs = load_pairs(find_pairs(args.root / dataset, "test"))
         outputs = {name: [fuse_pair(fuse, pair) for pair in tqdm(pairs, desc=name)] for name, fuse in ours.items()}
@@ -66,13 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         }
         places = ranks(rows)
         table = Table(title=f"{dataset}/test, {len(pairs)} pairs")
-        for head in ("method", *REPORTED, "mean rank (9)", "EN SD SF AG", "MI SCD VIF Qabf SSIM"):
+        for head in ("method", *REPORTED, "mean rank (9)", "EN SD SF AG", "MI SCD VIF Qabf SSIM", "invented ↓"):
             table.add_column(head, justify="left" if head == "method" else "right")
         for name in sorted(rows, key=lambda name: float(np.mean(list(places[name].values())))):
             groups = (REPORTED, STATISTICS, SIMILARITY)
             mean_ranks = [f"{np.mean([places[name][metric] for metric in group]):.1f}" for group in groups]
             cells = [f"{rows[name][metric]:.4g}" for metric in REPORTED]
-            table.add_row(name, *cells, *mean_ranks, style="bold" if name in ours else None)
+            invented = f"{rows[name][INVENTED]:.2%}" if INVENTED in rows[name] else "–"
+            table.add_row(name, *cells, *mean_ranks, invented, style="bold" if name in ours else None)
         console.print(table)
     return 0
 

@@ -74,7 +74,10 @@ def score_outputs(
             pair = pairs[index]
             sources = Sources(unit(pair.ir)[None, None], unit(pair.vi)[None, None])
             for method, images in outputs.items():
-                values = evaluate(unit(images[index])[None, None], sources, REPORTED, convention=convention)
+                fused = unit(images[index])[None, None]
+                values = evaluate(fused, sources, REPORTED, convention=convention) | evaluate(
+                    fused, sources, (INVENTED,)
+                )
                 table[method][pair.name] = {name: float(value) for name, value in values.items()}
     return table
 
@@ -82,7 +85,7 @@ def score_outputs(
 def means(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
     """Mean over the pairs of what `score_outputs` gave, by method and metric."""
     return {
-        method: {name: float(np.mean([row[name] for row in rows.values()])) for name in REPORTED}
+        method: {name: float(np.mean([row[name] for row in rows.values()])) for name in (*REPORTED, INVENTED)}
         for method, rows in table.items()
     }
 

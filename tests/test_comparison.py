@@ -19,7 +19,7 @@ from agents.comparison import entrants, read_instances
 from agents.comparison_report import Results, main_table
 from agents.environments import make_checked
 from fusion_gym.cli import UserError
-from fusion_gym.metrics import REPORTED
+from fusion_gym.metrics import INVENTED, REPORTED
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"reference": "rule:max", "patch_size": 32, "probe_pairs": 2, "probe_size": 64}
@@ -29,7 +29,8 @@ FIGURES = [
     "score_clean",
     "score_hardened",
     *REPORTED,
-    *(f"{name}_hardened" for name in REPORTED),
+    INVENTED,
+    *(f"{name}_hardened" for name in (*REPORTED, INVENTED)),
     "teacher_ratio",
 ]
 

@@ -11,15 +11,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from fusion_gym.metrics import METRICS, Sources, available, evaluate, evaluate_per_source, windows
+from fusion_gym.metrics import METRICS, Sources, available, evaluate, evaluate_per_source, invented_structure, windows
 from fusion_gym.metrics.batch import Batch
 from fusion_gym.metrics.table import definitions
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT.parent / "shared" / "golden"
-RELATES = [name for name in METRICS if name not in ("EN", "SD", "SF", "AG")]
-QUANTISED = ("EN", "CE", "MI", "NMI", "FMI")
+RELATES = [name for name in METRICS if name not in ("EN", "SD", "SF", "AG", "invented")]
+COUNTED = ("EN", "CE", "MI", "NMI", "FMI", "invented")  # from levels or pixels that are counted: without a gradient
 
 spec = importlib.util.spec_from_file_location("plain_metrics", ROOT / "benchmarks" / "plain_metrics.py")
 plain = importlib.util.module_from_spec(spec)
@@ -108,6 +109,31 @@ def test_fmi_agrees_with_the_loops_of_its_authors():
     for fused in (blend, ir, 255 - ir, np.minimum(ir, vi)):
         value = evaluate(tensor(fused), Sources(tensor(ir), tensor(vi)), ["FMI"])["FMI"]
         assert float(value) == pytest.approx(plain.OWN["FMI"](fused, ir, vi), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 90), (16, 16), (96, 96), (140, 201)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_invented_structure_is_that_of_scipy_pixel_by_pixel_at_any_size(size, dtype):
+    drawn = torch.rand(3, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ir, vi, fused = (F.interpolate(x, size=size, mode="bicubic").clamp(0, 1) for x in drawn)
+    expected = plain.invented_structure(*(255 * x[0, 0].numpy() for x in (fused, ir, vi)))
+    assert expected > 0 or max(size) < 90
+    found = invented_structure(*(x.to(dtype) for x in (fused, ir, vi)))
+    assert float(found) == pytest.approx(expected, abs=1.5 / math.prod(size) if dtype is torch.float32 else 1e-12)
+
+
+def test_halos_and_dark_corners_are_invented_structure_and_gain_noise_and_copies_are_not():
+    """A disc around a lamp and a vignette count; sources, their mean, more contrast by half, noise and edges do not."""
+    y, x = torch.meshgrid(torch.arange(120.0), torch.arange(160.0), indexing="ij")
+    vi = (0.5 + 0.1 * x / 160 + 0.4 * ((x - 60) ** 2 + (y - 50) ** 2 < 9))[None, None]
+    ir = (0.3 + 0.1 * y / 120)[None, None]
+    mean, grain = (ir + vi) / 2, torch.randn(vi.shape, generator=torch.Generator().manual_seed(0))
+    disc = mean + 0.2 * torch.sigmoid((30 - ((x - 60) ** 2 + (y - 50) ** 2).sqrt()) / 3)
+    corners = mean - 0.3 * (((x - 80) / 80) ** 2 + ((y - 60) / 60) ** 2 - 1).clamp_min(0)
+    for fused in (ir, vi, mean, 1.5 * (mean - 0.4) + 0.4, mean + 0.05 * grain):
+        assert float(invented_structure(fused, ir, vi)) == 0
+    for fused, least in ((disc, 0.1), (corners, 0.05)):
+        assert float(invented_structure(fused, ir, vi)) > least
 
 
 @pytest.mark.parametrize("name", plain.EVALUATOR)
@@ -199,7 +225,7 @@ def test_a_fused_image_that_equals_both_sources_is_perfect(kind, seed):
     image = torch.from_numpy(draw_image(kind, 180, 177, np.random.default_rng(seed)))[None, None]
     values = {name: float(value) for name, value in evaluate(image, Sources(image, image)).items()}
     best = {"NMI": 1, "CC": 1, "SSIM": 1, "MS-SSIM": 1, "VIF": 1, "FMI": 1, "PSNR": 100, "Qabf": METRICS["Qabf"].high}
-    best |= {"MI": values["EN"], "SCD": 0, "CE": 0, "MSE": 0, "Nabf": 0, "Qcv": 0}
+    best |= {"MI": values["EN"], "SCD": 0, "CE": 0, "MSE": 0, "Nabf": 0, "Qcv": 0, "invented": 0}
     for name, value in best.items():
         assert values[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
 
@@ -292,7 +318,7 @@ def test_values_outside_the_range_count_as_they_are_but_levels_are_clipped():
 # Gradients.
 
 
-@pytest.mark.parametrize("name", [name for name in METRICS if name not in QUANTISED])
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in COUNTED])
 def test_gradients_are_those_of_finite_differences(name):
     ir, vi, fused = (tensor(image) for image in scene(178, 180, seed=4))
     sources = Sources(ir, vi)

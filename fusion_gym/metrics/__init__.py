@@ -1,11 +1,23 @@
 """Metrics of fused images: pure batched tensor functions, one definition each.
 
 `Sources` keeps what depends on the sources alone; `evaluate` and `evaluate_per_source` score fused images against
-them; `METRICS` says what there is. ``python -m fusion_gym.metrics`` scores folders of images.
+them; `METRICS` says what there is, `invented_structure` is the one that people see first.
+``python -m fusion_gym.metrics`` scores folders of images.
 """
 
 from fusion_gym.metrics.batch import Sources
-from fusion_gym.metrics.evaluation import CONVENTIONS, available, evaluate, evaluate_per_source
-from fusion_gym.metrics.table import METRICS, REPORTED, Metric
+from fusion_gym.metrics.evaluation import CONVENTIONS, available, evaluate, evaluate_per_source, invented_structure
+from fusion_gym.metrics.table import INVENTED, METRICS, REPORTED, Metric
 
-__all__ = ["CONVENTIONS", "METRICS", "REPORTED", "Metric", "Sources", "available", "evaluate", "evaluate_per_source"]
+__all__ = [
+    "CONVENTIONS",
+    "INVENTED",
+    "METRICS",
+    "REPORTED",
+    "Metric",
+    "Sources",
+    "available",
+    "evaluate",
+    "evaluate_per_source",
+    "invented_structure",
+]

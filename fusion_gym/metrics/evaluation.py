@@ -78,7 +78,7 @@ def evaluate(
     """One value per fused image and metric.
 
     Values are differentiable in the fused images, save those that are defined on 8-bit levels (EN, CE, MI, NMI, FMI,
-    and all of the "cddfuse" convention).
+    and all of the "cddfuse" convention) and the share of invented structure, which counts pixels.
 
     Args:
         fused: Fused images, (N, 1, H, W) float in [0, 1].
@@ -119,3 +119,20 @@ def evaluate_per_source(fused: Tensor, sources: Sources, names: Sequence[str] | 
     check_names(chosen)
     _check(fused, sources, chosen)
     return _values(fused, sources, {name: METRICS[name].values for name in chosen})
+
+
+def invented_structure(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+    """Share of the pixels whose coarse structure is in neither source: the metric "invented", less is better.
+
+    Args:
+        fused: Fused images, (N, 1, H, W) float in [0, 1], of any size.
+        ir: Infrared, the same shape and range.
+        vi: Visible luminance, the same shape and range.
+
+    Returns:
+        Shares, (N,), from 0 to 1; without a gradient.
+
+    Raises:
+        ValueError: If the images do not fit.
+    """
+    return evaluate(fused, Sources(ir, vi), ("invented",))["invented"]

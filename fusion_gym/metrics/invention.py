@@ -1,0 +1,63 @@
+"""Invented structure: halos, dark corners and blotches, at a scale that no other metric looks at."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fusion_gym.metrics.batch import Batch, centred, ordinary, root
+from fusion_gym.metrics.gradients import sobel
+from fusion_gym.metrics.windows import gaussian
+
+SIGMA = 8.0  # pixels
+REACH = int(4 * SIGMA)  # pixels from the middle of the Gaussian to its end
+FACTOR = 3.0  # how much steeper than both sources a place must be
+FLOOR = 0.75  # levels per pixel below which nothing is seen
+BLOCK = 64  # rows of the smoothing in one product: enough for a fast one, few enough to leave out the zeros
+
+
+@lru_cache(maxsize=64)
+def _smoothing(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The Gaussian along an axis as a matrix, (length, length); beyond its ends the axis is mirrored."""
+    with ordinary():
+        offsets = torch.arange(-REACH, REACH + 1)
+        index = (torch.arange(length)[:, None] + offsets) % (2 * length)
+        index = torch.minimum(index, 2 * length - 1 - index)
+        weights = torch.tensor(gaussian(len(offsets), SIGMA), dtype=torch.float64).expand(length, -1)
+        matrix = torch.zeros(length, length, dtype=torch.float64).scatter_add_(1, index, weights)
+        return matrix.to(device, dtype)
+
+
+def _smooth_down(x: Tensor) -> Tensor:
+    length = x.shape[-2]
+    matrix = _smoothing(length, x.dtype, x.device)
+    parts = []
+    for start in range(0, length, BLOCK):
+        end = min(start + BLOCK, length)
+        reach = slice(max(0, start - REACH), min(length, end + REACH))
+        parts.append(matrix[start:end, reach] @ x[..., reach, :])
+    return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
+
+
+def smooth(batch: Batch) -> Batch:
+    """The images without their means and without what is finer than `SIGMA`; beyond the border, mirrored."""
+    return batch.like(_smooth_down(_smooth_down(batch.of(centred)).mT).mT)
+
+
+def coarse_gradient(batch: Batch) -> Tensor:
+    """Strength of the coarse gradient, levels per pixel, (N, C, H, W)."""
+    across, down = sobel(batch.of(smooth), "replicate")
+    return root(across.square().addcmul_(down, down)) / 8
+
+
+def bound(sources: Batch) -> Tensor:
+    """The coarse gradient above which structure is invented, (N, 1, H, W)."""
+    return (FACTOR * sources.of(coarse_gradient).amax(1, keepdim=True)).clamp_min_(FLOOR)
+
+
+def invented(fused: Batch, sources: Batch) -> Tensor:
+    """Share of the pixels whose structure is invented, (N,)."""
+    limit = sources.of(bound)
+    return (fused.of(coarse_gradient).detach() > limit).to(limit.dtype).mean((1, 2, 3))
