@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fusion_gym.data import ImagePair
+from fusion_gym.metrics import REPORTED
 from fusion_gym.report import means, score_outputs, share
 
 
@@ -102,4 +103,4 @@ def metric_ratios(plain: Any, quantised: Any, pairs: Sequence[ImagePair]) -> dic
         for name, session in (("plain", plain), ("quantised", quantised))
     }
     table = means(score_outputs(outputs, pairs))
-    return {name: share(table["quantised"][name], value) for name, value in table["plain"].items()}
+    return {name: share(table["quantised"][name], table["plain"][name]) for name in REPORTED}

@@ -11,7 +11,7 @@ import torch
 
 from fusion_gym.data import DataError, ImagePair
 from fusion_gym.images import restore_colour
-from fusion_gym.metrics import METRICS, REPORTED, Sources, evaluate
+from fusion_gym.metrics import INVENTED, METRICS, REPORTED, Sources, evaluate
 from fusion_gym.tensors import unit
 
 Outputs = Mapping[str, Sequence[np.ndarray]]  # method → uint8 (H, W) for each pair
@@ -75,9 +75,8 @@ def score_outputs(
             sources = Sources(unit(pair.ir)[None, None], unit(pair.vi)[None, None])
             for method, images in outputs.items():
                 fused = unit(images[index])[None, None]
-                values = evaluate(fused, sources, REPORTED, convention=convention) | evaluate(
-                    fused, sources, (INVENTED,)
-                )
+                values = evaluate(fused, sources, REPORTED, convention=convention)
+                values |= evaluate(fused, sources, (INVENTED,))
                 table[method][pair.name] = {name: float(value) for name, value in values.items()}
     return table
 
