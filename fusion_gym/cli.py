@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import math
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-USER_ERROR, INTERRUPTED = 2, 130
+from fusion_gym.text import Notice, say
+
+USER_ERROR, INTERRUPTED, UNHEARD = 2, 130, 141
 MOST_VALUES = 100_000  # of a YAML text; by aliases a short one can stand for any number
 
 
@@ -162,14 +167,50 @@ def guard(command: str, run: Callable[[], None], interrupted: str) -> int:
         interrupted: What to say after Ctrl-C.
 
     Returns:
-        The exit code: 0, 2 after a mistake (any ValueError or OSError), 130 after Ctrl-C.
+        The exit code: 0, 2 after a mistake (any ValueError or OSError), 130 after Ctrl-C, 141 where the reader of the
+        output has gone.
     """
     try:
-        run()
+        with _notices(command):
+            run()
+        return UNHEARD if _unheard() else 0
+    except SystemExit:
+        _unheard()
+        raise
     except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
+        say("", interrupted, error=True)
         return INTERRUPTED
     except (ValueError, OSError) as error:
-        print(f"{command}: {' '.join(str(error).split())}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and _unheard():
+            return UNHEARD
+        say(f"{command}: {' '.join(str(error).split())}", error=True)
         return USER_ERROR
-    return 0
+
+
+def _unheard() -> bool:
+    """Whether the reader of standard output has gone, as ``head`` goes; then the rest of it is led to nowhere."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _notices(command: str) -> Iterator[None]:
+    """Has a `Notice` shown as a sentence, not as a warning with its place in the code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            say(f"{command}: {message}", error=True)
+        else:
+            usual(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual

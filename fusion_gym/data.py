@@ -18,6 +18,7 @@ from fusion_gym.files import atomic_path
 from fusion_gym.images import SUFFIXES, luminance, read_image
 from fusion_gym.sources import Reader
 from fusion_gym.synthetic import generate_scenes
+from fusion_gym.text import Notice
 
 # Names of the two folders, infrared and visible, as public sets ship them; compared without regard to case.
 LAYOUTS = (
@@ -33,10 +34,6 @@ SYNTHETIC = {"synthetic": (256, (64, 12, 16)), "synthetic-small": (96, (16, 4, 4
 
 class DataError(ValueError):
     """Data that cannot be used; the message is one sentence that says what to do."""
-
-
-class DataWarning(UserWarning):
-    """Something about data that can be used, which their owner should know; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +218,7 @@ def find_pairs(root: str | Path, split: str | None = None) -> list[Pair]:
 
 
 def load_pairs(pairs: Sequence[Pair], ir_range: tuple[int, int] | None = None) -> list[ImagePair]:
-    """Reads pairs of files; what their owner should know of them is a `DataWarning`.
+    """Reads pairs of files; what their owner should know of them is a `fusion_gym.text.Notice`.
 
     Args:
         pairs: The files.
@@ -253,7 +250,7 @@ def _read_pairs(pairs: Sequence[Pair], reader: Reader) -> list[ImagePair]:
 def _warn(reader: Reader) -> None:
     if multiprocessing.parent_process() is None:  # workers read what the main process has read
         for sentence in reader.remarks():
-            warnings.warn(sentence, DataWarning, stacklevel=3)
+            warnings.warn(sentence, Notice, stacklevel=3)
 
 
 def sets_of(data: str) -> list[str]:
@@ -273,7 +270,7 @@ def sets_of(data: str) -> list[str]:
 
 
 def load_splits(data: str, ir_range: tuple[int, int] | None = None) -> Splits:
-    """Loads the three splits of one or more sets; what their owner should know of them is a `DataWarning`.
+    """Loads the three splits of one or more sets; what their owner should know of them is a `fusion_gym.text.Notice`.
 
     A folder with ``train``, ``val``, ``test`` is taken as it is; without ``val`` every sixth training pair is held
     out, without ``test`` the validation pairs are reported on. A folder with test pairs only serves reports. A

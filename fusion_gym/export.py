@@ -31,6 +31,7 @@ from fusion_gym.outputs import check_outputs
 from fusion_gym.report import check_pairs
 from fusion_gym.runtime import onnx_session
 from fusion_gym.sources import add_range
+from fusion_gym.text import say
 from fusion_gym.version import __version__
 
 OPSET = 18
@@ -318,22 +319,22 @@ def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
     student = read_student(weights_of(args.student))
     if args.check:
-        print(check(student))
+        say(*check(student).splitlines())
     if args.out is None:
         return
     check_outputs([args.out], [args.student], data=[args.data] if args.int8 else ())
     if args.int8:
-        print(export_int8(student, args.out, args.data, args.ir_range))
+        say(export_int8(student, args.out, args.data, args.ir_range))
     else:
         if args.out.suffix.lower() == ".onnx":
             deviation = export_onnx(student, args.out, describe(student), args.rgb)
         else:
             deviation = export_torchscript(student, args.out, args.rgb)
-        print(f"deviates from torch by at most {deviation:.1g} (allowed: {TOLERANCE:g})")
+        say(f"deviates from torch by at most {deviation:.1g} (allowed: {TOLERANCE:g})")
     kind = "infrared and visible RGB to RGB" if args.rgb else "infrared and visible luminance to luminance"
-    print(f"{args.out} ({args.out.stat().st_size:,} bytes) fuses {kind}, float32 (N, C, H, W) in [0, 1].")
+    say(f"{args.out} ({args.out.stat().st_size:,} bytes) fuses {kind}, float32 (N, C, H, W) in [0, 1].")
     if args.out.suffix.lower() == ".onnx" and not args.rgb:
-        print(f"Next: python -m fusion_gym.fuse --student {args.out} --ir A --vi B --out C")
+        say(f"Next: python -m fusion_gym.fuse --student {args.out} --ir A --vi B --out C")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

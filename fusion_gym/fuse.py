@@ -26,6 +26,7 @@ from fusion_gym.models.student import STUDENTS
 from fusion_gym.outputs import check_outputs
 from fusion_gym.rules import RULES
 from fusion_gym.sources import Reader, add_range
+from fusion_gym.text import say
 from fusion_gym.video import SUFFIXES as VIDEO_SUFFIXES
 from fusion_gym.video import VideoPair, ahead, write_video
 
@@ -197,7 +198,7 @@ def fuse_files(jobs: Sequence[Job], fuser: Fuser, args: argparse.Namespace) -> s
         shape, bits = fused.shape[:2], 8 * fused.itemsize
     seconds = time.perf_counter() - start
     for remark in reader.remarks():
-        print(remark, file=sys.stderr)
+        say(remark, error=True)
     kind = f"{shape[1]}x{shape[0]}, {bits} bit, {fuser.name}"
     if len(jobs) == 1:
         return f"The fused image is {jobs[0].out} ({kind})."
@@ -216,7 +217,7 @@ def fuse_videos(fuser: Fuser, args: argparse.Namespace) -> str:
     pair = VideoPair(Path(args.ir), Path(args.vi))
     prepare([out], args.overwrite, [Path(args.student), *pair.paths.values()])
     if args.ir_range is not None:
-        print("--ir-range has no effect on videos, which have 8 bit.", file=sys.stderr)
+        say("--ir-range has no effect on videos, which have 8 bit.", error=True)
 
     def fused() -> Iterator[np.ndarray]:
         bar = tqdm(ahead(pair), total=pair.count or None, unit="frame", desc="fuse", disable=not args.progress)
@@ -230,7 +231,7 @@ def fuse_videos(fuser: Fuser, args: argparse.Namespace) -> str:
     finally:
         pair.close()
     if pair.leftover:
-        print(f"The {pair.leftover} video goes on after frame {count}; the rest of it is left out.", file=sys.stderr)
+        say(f"The {pair.leftover} video goes on after frame {count}; the rest of it is left out.", error=True)
     speed = count / (time.perf_counter() - start)
     made = f"{count} frames at {pair.rate:g} per second, {sound}"
     return f"The fused video is {out} ({made}; {fuser.name}, {speed:.1f} frames per second)."
@@ -243,7 +244,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.ir} and {args.vi} are not of one kind; give two images, folders, patterns or videos.")
     jobs = [] if all(videos) else find_jobs(args.ir, args.vi, args.out)
     fuser = load_student(args.student, args.backend, args.threads, args.tile)
-    print(fuse_videos(fuser, args) if all(videos) else fuse_files(jobs, fuser, args))
+    say(fuse_videos(fuser, args) if all(videos) else fuse_files(jobs, fuser, args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

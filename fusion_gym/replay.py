@@ -24,6 +24,7 @@ from fusion_gym.cli import UserError, guard
 from fusion_gym.files import atomic_path
 from fusion_gym.outputs import check_outputs
 from fusion_gym.record import Record, RecordError, versions
+from fusion_gym.text import say
 
 TOLERANCE = 1e-4  # of a return, in hundredths of the score: what other processors do to float32 over an episode
 SUFFIXES = (".png", ".mp4")
@@ -177,9 +178,9 @@ def check(path: Path, args: argparse.Namespace) -> bool:
             f"{name} {made} (here {here.get(name)})" for name, made in record.versions.items() if here.get(name) != made
         ]
         made = f"; made with {', '.join(other)}" if other else ""
-        print(f"{path}: the return {record.claimed:.6f} is not confirmed: {'; '.join(differences)} ({what}{made})")
+        say(f"{path}: the return {record.claimed:.6f} is not confirmed: {'; '.join(differences)} ({what}{made})")
     else:
-        print(f"{path}: return {record.claimed:.6f} as claimed ({what})")
+        say(f"{path}: return {record.claimed:.6f} as claimed ({what})")
     if film:
         write_video(args.render, frames, env.metadata["render_fps"])
     elif args.render is not None:
@@ -187,7 +188,7 @@ def check(path: Path, args: argparse.Namespace) -> bool:
 
         save_picture(args.render, cast(np.ndarray, env.render()))
     if args.render is not None:
-        print(f"{'The film' if film else 'The last frame'} is {args.render}.")
+        say(f"{'The film' if film else 'The last frame'} is {args.render}.")
     return not differences
 
 

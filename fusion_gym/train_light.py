@@ -26,6 +26,7 @@ from fusion_gym.models.student import Student, read_student, save_student, weigh
 from fusion_gym.outputs import check_outputs
 from fusion_gym.sources import add_range
 from fusion_gym.tensors import unit
+from fusion_gym.text import say
 
 COPIES = 8  # of every patch, each with a damage of its own
 RATE, BATCH = 3e-3, 256
@@ -132,8 +133,8 @@ def run(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(args.seed)
     made = train_light(student, patches[:, :1], patches[:, 1:], generator, args.updates, args.progress)
     save_student(made, args.out)
-    print(f"The student's weights are in {args.out}.")
-    print(f"Next: python -m fusion_gym.fuse --student {args.out} --ir IR --vi VI --out FUSED")
+    say(f"The student's weights are in {args.out}.")
+    say(f"Next: python -m fusion_gym.fuse --student {args.out} --ir IR --vi VI --out FUSED")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from fusion_gym.objective import GOALS, Goal, loss_of, objective
 from fusion_gym.outputs import check_outputs
 from fusion_gym.sources import add_range
 from fusion_gym.tensors import resolve_device, unit
+from fusion_gym.text import say
 
 
 def parse_goals(changes: Sequence[str]) -> dict[str, Goal]:
@@ -171,8 +172,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def run() -> None:
         weights = train(args)
-        print(f"The teacher's weights are in {weights}.")
-        print(f"Next: python train_agent.py --data {args.data} --teacher {weights}")
+        say(f"The teacher's weights are in {weights}.")
+        say(f"Next: python train_agent.py --data {args.data} --teacher {weights}")
 
     return guard("train_teacher", run, "Stopped; --resume continues from the last checkpoint.")
 

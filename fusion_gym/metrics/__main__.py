@@ -22,7 +22,7 @@ from fusion_gym.metrics.table import METRICS, definitions
 from fusion_gym.outputs import check_outputs
 from fusion_gym.sources import add_range
 from fusion_gym.tensors import resolve_device
-from fusion_gym.text import plain
+from fusion_gym.text import plain, say
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -100,7 +100,7 @@ def show_ranks(scores: Mapping[str, Values]) -> None:
     shared = common(scores)
     count = len(next(iter(shared.values())))
     if count == 0:
-        print("No image is in all folders, so there are no ranks.")
+        say("No image is in all folders, so there are no ranks.")
         return
     means = {name: summarise(values)[0] for name, values in shared.items()}
     placed = ranks(means)
@@ -143,7 +143,7 @@ def write(scores: Mapping[str, Values], args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
     if args.list:
-        print(definitions())
+        say(*definitions().splitlines())
         return
     for file in (args.json, args.csv):
         if file is not None and not file.parent.is_dir():
@@ -168,11 +168,11 @@ def run(args: argparse.Namespace) -> None:
     if len(scores) > 1:
         show_ranks(scores)
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note, error=True)
     count = sum(map(len, scores.values()))
     written = " and ".join(str(file) for file in (args.json, args.csv) if file is not None)
     where = f"; the values are in {written}." if written else "; --json FILE or --csv FILE keeps the values."
-    print(f"{count} images of {len(scores)} folders scored in the convention {args.convention}{where}")
+    say(f"{count} images of {len(scores)} folders scored in the convention {args.convention}{where}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
