@@ -7,6 +7,7 @@ import difflib
 import itertools
 import math
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,7 +182,7 @@ def guard(command: str, run: Callable[[], None], interrupted: str) -> int:
         say("", interrupted, error=True)
         return INTERRUPTED
     except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _unheard():
+        if isinstance(error, BrokenPipeError) and (_unheard() or _is_broken(sys.stdout)):
             return UNHEARD
         say(f"{command}: {' '.join(str(error).split())}", error=True)
         return USER_ERROR
@@ -196,6 +197,16 @@ def _unheard() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
+
+
+def _is_broken(stream: Any) -> bool:
+    """Whether a stream is a pipe that nobody reads; other pipes, to workers, may be the broken ones."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # a system without it, or no stream of the system's
+        return False
 
 
 @contextlib.contextmanager

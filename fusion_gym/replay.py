@@ -219,8 +219,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; a user's mistake gives one sentence and exit code 2."""
-    args = parse(argv)
-    return guard("fusion_gym.replay", lambda: run(args), "Stopped.")
+    return guard("fusion_gym.replay", lambda: run(parse(argv)), "Stopped.")
 
 
 if __name__ == "__main__":

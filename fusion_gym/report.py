@@ -31,7 +31,7 @@ def check_pairs(pairs: Sequence[ImagePair], data: str) -> None:
     """
     if not pairs:
         raise DataError(f"{data} has no test pairs; give data with a test split.")
-    name = max(REPORTED, key=lambda metric: METRICS[metric].min_side)
+    name = max((*REPORTED, INVENTED), key=lambda metric: METRICS[metric].min_side)
     least = METRICS[name].min_side
     small = [pair for pair in pairs if min(pair.ir.shape) < least]
     if small:

@@ -139,8 +139,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; a user's mistake gives one sentence and exit code 2."""
-    args = parse(argv)
-    return guard("train_light", lambda: run(args), "Stopped; nothing was written.")
+    return guard("train_light", lambda: run(parse(argv)), "Stopped; nothing was written.")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ SUFFIXES = {
     ".mkv": "FFV1",
 }  # with codecs; FFV1: lossless
 _RATE_TOLERANCE = 0.01  # of the frame rate
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # no lines of FFmpeg's beside our sentence
 
 Item = TypeVar("Item")
 

@@ -177,8 +177,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    args = parse(arguments)
-    return guard("fusion_gym.metrics", lambda: run(args), "Stopped; nothing was written.")
+    return guard("fusion_gym.metrics", lambda: run(parse(arguments)), "Stopped; nothing was written.")
 
 
 if __name__ == "__main__":
