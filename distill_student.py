@@ -239,7 +239,7 @@ def judge(student: nn.Module, config: dict[str, Any], out: Path, progress: bool)
         outputs = {
             "student": [fuse_pair(student, pair) for pair in pairs],
             "teacher": fused_pairs(config["teacher"], pairs),
-            **report.floors(pairs),
+            **report.baselines(pairs),
             **{name: [fuse_pair(rule, pair) for pair in pairs] for name, rule in rules.items()},
         }
         table = report.score_outputs(

@@ -89,7 +89,7 @@ def means(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, d
     }
 
 
-def floors(pairs: Sequence[ImagePair]) -> dict[str, list[np.ndarray]]:
+def baselines(pairs: Sequence[ImagePair]) -> dict[str, list[np.ndarray]]:
     """What every method has to beat: mean (halves round up) and maximum of the sources, uint8."""
     return {
         "mean": [((p.ir.astype(np.uint16) + p.vi + 1) // 2).astype(np.uint8) for p in pairs],

@@ -41,7 +41,7 @@ def undoing(drawn: Draw) -> Tensor:
     return -torch.log(torch.stack((1 - FADING * heat, lit), dim=1))
 
 
-def lessons(light: Light, ir: Tensor, vi: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def examples(light: Light, ir: Tensor, vi: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """What is known of the light in clean and in damaged pairs, and how to answer it.
 
     A pair of damaged light is answered as the clean pair is, and the damage undone; any other as before.
@@ -54,11 +54,11 @@ def lessons(light: Light, ir: Tensor, vi: Tensor, generator: torch.Generator) ->
 
     Returns:
         The `scene_statistics` of the clean pairs, then of `COPIES` damaged ones of each, (N + COPIES N, 12, 1, 1), and
-        what `Light.answer` shall give for them, (N + COPIES N, 4 + told, 1, 1).
+        what `Light.answer` shall give for them, (N + COPIES N, 4 + conditioning, 1, 1).
     """
     clean = scene_statistics(*grids(torch.cat((ir, vi), dim=1)))
     known = light.answer(clean).detach()
-    lesson = [(clean, known)]
+    parts = [(clean, known)]
     for _ in range(COPIES):
         drawn = draw(len(ir), generator)
         seen = scene_statistics(*grids(torch.cat(harden(ir, vi, dict.fromkeys(HARDENINGS, 1.0), drawn), dim=1)))
@@ -67,8 +67,8 @@ def lessons(light: Light, ir: Tensor, vi: Tensor, generator: torch.Generator) ->
         undone[:, :2, 0, 0] += undo / 3.0
         undone[:, 2:4] += clean[:, :2] - seen[:, :2]  # to the brightness that the clean pair is brought to
         damaged = (undo != 0).any(1).view(-1, 1, 1, 1)
-        lesson.append((seen, torch.where(damaged, undone, light.answer(seen).detach())))
-    seen, answers = (torch.cat(part) for part in zip(*lesson, strict=True))
+        parts.append((seen, torch.where(damaged, undone, light.answer(seen).detach())))
+    seen, answers = (torch.cat(part) for part in zip(*parts, strict=True))
     return seen, answers
 
 
@@ -88,7 +88,7 @@ def train_light(
     made = copy.deepcopy(student)
     light = made.light[0].requires_grad_(True)
     assert isinstance(light, Light)
-    seen, answers = lessons(light, ir, vi, generator)
+    seen, answers = examples(light, ir, vi, generator)
     spread = answers.std(dim=0, keepdim=True).clamp_min(SMALLEST)
     weights = torch.ones_like(spread)
     weights[:, : len(WEIGHTS), 0, 0] = answers.shape[1] * torch.tensor(WEIGHTS)

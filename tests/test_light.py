@@ -6,7 +6,7 @@ import torch
 from fusion_gym.hardening import Draw, contrast_loss, illumination
 from fusion_gym.models.light import grids, scene_statistics
 from fusion_gym.models.student import Student, read_student, save_student
-from fusion_gym.train_light import COPIES, lessons, main, train_light, undoing
+from fusion_gym.train_light import COPIES, examples, main, train_light, undoing
 
 # Under-exposed, over-exposed, of low contrast, noisy; a row is a hardening.
 SHARE = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.7], [0.8, 0.4, 0.0, 0.0], [0.0, 0.0, 0.5, 0.0]])
@@ -48,7 +48,7 @@ def test_damaged_light_is_to_be_answered_as_the_clean_pair_and_undone(student, p
     monkeypatch.setattr("fusion_gym.train_light.draw", lambda count, generator: DRAWN)
     light, clean = student.light[0], scene_statistics(*grids(torch.cat((ir, vi), dim=1)))
     known = light.answer(clean)
-    both = [part.split(4) for part in lessons(light, ir, vi, torch.Generator())]
+    both = [part.split(4) for part in examples(light, ir, vi, torch.Generator())]
     torch.testing.assert_close((both[0][0], both[1][0]), (clean, known))
     seen, answers = (part[COPIES] for part in both)  # all copies are damaged alike here
     torch.testing.assert_close(answers[3], light.answer(seen)[3])  # noise: as before
@@ -63,7 +63,8 @@ def test_damaged_light_is_to_be_answered_as_the_clean_pair_and_undone(student, p
 
 def test_training_finds_the_damage_and_leaves_the_network_as_it_is(student, patches):
     made = train_light(student, *patches, torch.Generator().manual_seed(0), updates=300)
-    seen, answers = lessons(student.light[0], *patches, torch.Generator().manual_seed(9))  # damage that it has not seen
+    # Of damage that it has not seen.
+    seen, answers = examples(student.light[0], *patches, torch.Generator().manual_seed(9))
     before, after = ((one.light[0].answer(seen) - answers)[:, :2].square().mean() for one in (student, made))
     assert after < 0.5 * before
     again = train_light(student, *patches, torch.Generator().manual_seed(0), updates=300)

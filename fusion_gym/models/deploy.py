@@ -41,11 +41,11 @@ class Deployed(nn.Module):
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
         plain = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
-        told: Tensor | None = None
+        conditioning: Tensor | None = None
         for light in self.light:
-            plain, told = light(plain)
+            plain, conditioning = light(plain)
         around = F.pad(plain, (self.margin,) * 4, mode="replicate") if self.margin else plain
-        features = self.body(leaky(self.stem(plain)), told)
+        features = self.body(leaky(self.stem(plain)), conditioning)
         fused = self.total(self.gains(features) * self.bases(around)) + self.offset(features)
         return self.fold(fused.clamp(0.0, 1.0))[..., :height, :width]
 

@@ -51,20 +51,20 @@ class Light(nn.Module):
     So a thermal image of little contrast, or an under-exposed one, is fused like any other.
 
     Args:
-        told: Number of channels that tell the network of the image's `scene_statistics`.
+        conditioning: Number of channels that condition the network on the image's `scene_statistics`.
     """
 
-    def __init__(self, told: int, inner: int = 32) -> None:
+    def __init__(self, conditioning: int, inner: int = 32) -> None:
         super().__init__()
         self.first, self.second = Convolution(12, inner, 1), Convolution(inner, inner, 1)
-        self.head = Convolution(inner, 4 + told, 1)
+        self.head = Convolution(inner, 4 + conditioning, 1)
 
     def answer(self, seen: Tensor) -> Tensor:
-        """What to do about `scene_statistics`: log gains by a third, offsets, and what to tell, (N, 4 + told, 1, 1)."""
+        """What to do about `scene_statistics`: log gains by a third, offsets and conditioning, (N, 4 + C, 1, 1)."""
         return self.head(leaky(self.second(leaky(self.first(seen)))))
 
     def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Gives the sources, (N, 2, H, W), in even light, and what to tell the network, (N, told, 1, 1).
+        """Gives the sources, (N, 2, H, W), in even light, and what conditions the network, (N, conditioning, 1, 1).
 
         Parts of an image need the `scene_statistics` of the whole one, ``seen``, (N, 12, 1, 1).
         """

@@ -83,13 +83,13 @@ class _Level(nn.Module):
         self.before, self.after = nn.ModuleList(convolutions[:before]), nn.ModuleList(convolutions[before:])
         self.lower = nn.ModuleList([_Lower(width, depth, levels - 1, lean, context)] if levels > 1 else [])
 
-    def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         for context in self.context:
-            x = x + context(x, told)
+            x = x + context(x, conditioning)
         for conv in self.before:
             x = self.sum(x, conv(x))
         for lower in self.lower:
-            x = x + lower(x, told)
+            x = x + lower(x, conditioning)
         for conv in self.after:
             x = self.sum(x, conv(x))
         return x
@@ -108,8 +108,8 @@ class _Lower(nn.Module):
         self.level = _Level(2 * width, depth, levels, lean, context)
         self.up = Convolution(2 * width, width, 1)
 
-    def forward(self, x: Tensor, told: Tensor | None) -> Tensor:
-        x = self.level(leaky(self.down(F.avg_pool2d(x, 2))), told)
+    def forward(self, x: Tensor, conditioning: Tensor | None) -> Tensor:
+        x = self.level(leaky(self.down(F.avg_pool2d(x, 2))), conditioning)
         return F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
 
 
@@ -127,12 +127,12 @@ class _Context(nn.Module):
         self.convolution = convolution(inner, inner, separable=True)
         self.up = Convolution(inner, width, 1)
 
-    def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
         x = leaky(self.down(F.avg_pool2d(x, 2)))
         for further in self.further:
             x = x + further(x)
-        if told is not None:
-            x = x + told
+        if conditioning is not None:
+            x = x + conditioning
         x = leaky(x + self.convolution(x))
         return F.interpolate(self.up(x), scale_factor=2.0, mode="bilinear", align_corners=False)
 
@@ -220,14 +220,14 @@ class Student(nn.Module):
         """
         height, width = ir.shape[-2:]
         sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
-        told: Tensor | None = None
+        conditioning: Tensor | None = None
         for light in self.light:
-            sources, told = light(sources, seen)
+            sources, conditioning = light(sources, seen)
         bases = folded = F.pixel_unshuffle(sources, self.stride)
         if self.detail:
             fine = sources - F.avg_pool2d(F.pad(sources, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
             bases = torch.cat((folded, F.pixel_unshuffle(fine, self.stride)), dim=1)
-        maps = self.head(self.body(leaky(self.stem(folded)), told))
+        maps = self.head(self.body(leaky(self.stem(folded)), conditioning))
         gains, offset = maps.split([bases.shape[1], self.cell], dim=1)
         for part in (gains * bases).split(self.cell, dim=1):
             offset = offset + part
