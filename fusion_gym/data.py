@@ -310,7 +310,8 @@ def _load_one(data: str, reader: Reader, group: str) -> Splits:
     if len(found) < 3:
         raise DataError(f"{root} has {len(found)} pairs; at least 3 are needed to train, select and test.")
     pairs = load(found)
-    first, second = max(1, round(0.7 * len(pairs))), max(2, round(0.8 * len(pairs)))
+    first = max(1, min(round(0.7 * len(pairs)), len(pairs) - 2))
+    second = max(first + 1, min(round(0.8 * len(pairs)), len(pairs) - 1))
     return Splits(pairs[:first], pairs[first:second], pairs[second:])
 
 
@@ -402,7 +403,7 @@ def fingerprint(pairs: Iterable[ImagePair]) -> str:
 
 def cache_dir() -> Path:
     """Folder for what is computed once: ``$FUSION_GYM_CACHE``, or ``~/.cache/fusion_gym``."""
-    return Path(os.environ.get("FUSION_GYM_CACHE") or Path.home() / ".cache" / "fusion_gym")
+    return Path(os.environ.get("FUSION_GYM_CACHE") or "~/.cache/fusion_gym").expanduser()
 
 
 def cached_array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -105,9 +105,9 @@ def _jpeg(data: bytes) -> Header | None:
 def _tiff(data: bytes) -> Header:
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
-    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    first, at = _tiff_directory(data, at, order, big)
-    pages, seen = 1, {0}
+    (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    first, at = _tiff_directory(data, start, order, big)
+    pages, seen = 1, {0, start}
     while at not in seen and pages < _MOST_PAGES:
         seen.add(at)
         try:
