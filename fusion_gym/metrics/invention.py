@@ -15,6 +15,7 @@ SIGMA = 8.0  # pixels
 REACH = int(4 * SIGMA)  # pixels from the middle of the Gaussian to its end
 FACTOR = 3.0  # how much steeper than both sources a place must be
 FLOOR = 0.75  # levels per pixel below which nothing is seen
+MARGIN = 0.8  # of the bound: where `excess` begins, so that what is trained by it ends on the safe side
 BLOCK = 64  # rows of the smoothing in one product: enough for a fast one, few enough to leave out the zeros
 
 
@@ -61,3 +62,11 @@ def invented(fused: Batch, sources: Batch) -> Tensor:
     """Share of the pixels whose structure is invented, (N,)."""
     limit = sources.of(bound)
     return (fused.of(coarse_gradient).detach() > limit).to(limit.dtype).mean((1, 2, 3))
+
+
+def excess(fused: Batch, sources: Batch) -> Tensor:
+    """By how much structure is invented, in units of its bound, mean over the pixels, (N,): to be trained by.
+
+    It begins at `MARGIN` of the bound and grows in proportion, so that its slope tells where less would do.
+    """
+    return (fused.of(coarse_gradient) / sources.of(bound) - MARGIN).relu().mean((1, 2, 3))
