@@ -20,12 +20,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tqdm import tqdm
 
 from agents import load_agent
-from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
-from agents.configuration import configure, write_config
 from agents.environments import make_checked
-from agents.evaluation import Outcome, evaluate, extremes, print_outcomes
-from agents.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_logger, opened
 from agents.sb3 import ALGORITHMS, make_model, save_model
+from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
+from agents.training.configuration import configure, write_config
+from agents.training.evaluation import Outcome, evaluate, extremes, print_outcomes
+from agents.training.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_logger, opened
 from fusion_gym import files
 from fusion_gym.cli import UserError, guard, parse_settings
 from fusion_gym.sources import add_range
@@ -178,7 +178,7 @@ def tune(args: argparse.Namespace, config: dict[str, Any], out: Path) -> None:
         UserError: If Optuna is not installed, or an option does not go with a search.
     """
     try:
-        from agents import tuning
+        from agents.training import tuning
     except ImportError as error:
         raise UserError("--tune needs Optuna: pip install 'fusion-gym[tune]'.") from error
     fixed = parse_settings(args.param, "--param")

@@ -13,11 +13,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from agents import SHIPPED, load_agent, sb3
-from agents.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
 from agents.environments import make_checked
-from agents.evaluation import evaluate, extremes
-from agents.runs import WorkerSetup, make_envs
 from agents.scripted import SCHEDULES
+from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
+from agents.training.evaluation import evaluate, extremes
+from agents.training.runs import WorkerSetup, make_envs
 from fusion_gym.actions import ACTIONS, decode
 from fusion_gym.cli import UserError
 from fusion_gym.observations import OBSERVATIONS, index

@@ -154,7 +154,7 @@ def test_a_killed_training_continues_from_its_last_checkpoint(tmp_path, capsys, 
     ]
     process = start("train_agent.py", *arguments, "--out", out)
     kill_when(process, lambda: list(out.glob("rl_model_*_steps.zip")))
-    from agents.callbacks import checkpoints
+    from agents.training.callbacks import checkpoints
 
     steps = checkpoints(out)[-1][0]
     assert 8 <= steps < 400
@@ -181,7 +181,7 @@ def test_ctrl_c_saves(tmp_path, start):
 
 
 def test_a_dead_worker_is_reported(tmp_path, monkeypatch, capsys):
-    from agents.callbacks import FusionMetrics
+    from agents.training.callbacks import FusionMetrics
 
     def kill(self):
         self.training_env.processes[0].kill()

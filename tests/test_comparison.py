@@ -13,10 +13,9 @@ import torch
 import yaml
 
 import distill_student
-from agents import search
-from agents.cells import Cell, Judge
-from agents.comparison import entrants, read_instances
-from agents.comparison_report import Results, main_table
+from agents.comparison import entrants, read_instances, search
+from agents.comparison.cells import Cell, Judge
+from agents.comparison.report import Results, main_table
 from agents.environments import make_checked
 from fusion_gym.cli import UserError
 from fusion_gym.metrics import INVENTED, REPORTED

@@ -142,7 +142,7 @@ def test_logged_names_of_the_docs_are_those_of_the_environment():
     import gymnasium as gym
 
     import fusion_gym  # noqa: F401  (registers the ids)
-    from agents.callbacks import END_METRICS, STEP_METRICS
+    from agents.training.callbacks import END_METRICS, STEP_METRICS
 
     _, info = gym.make("FusionDistillFast-v0").reset(seed=0)
     logged = {key if "/" in key else f"fusion/{key}" for key in info if key.startswith(STEP_METRICS + END_METRICS)}

@@ -5,7 +5,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import fusion_gym  # noqa: F401  (registers the ids)
-from agents.population_vec_env import PopulationVecEnv
+from agents.training.population_vec_env import PopulationVecEnv
 from fusion_gym.distiller import Distiller
 from fusion_gym.models.student import Student
 from fusion_gym.population import FusionDistillVectorEnv, advance, train_together

@@ -13,8 +13,8 @@ ray = pytest.importorskip("ray", reason="environments on a cluster need the extr
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray.exceptions import RayError  # noqa: E402
 
-from agents import ray_vec_env  # noqa: E402
-from agents.ray_vec_env import RayVecEnv  # noqa: E402
+from agents.training import ray_vec_env  # noqa: E402
+from agents.training.ray_vec_env import RayVecEnv  # noqa: E402
 
 ENV = "fusion_gym:FusionDistillFast-v0"
 TINY = {"teacher": "rule:max", "reference": "rule:max", "episode_steps": 3, "updates_per_step": 1}
@@ -121,9 +121,9 @@ def test_what_is_lost_again_and_again_is_not_tried_for_ever(cluster, monkeypatch
 @pytest.mark.slow
 def test_a_comparison_on_the_cluster_is_the_local_one(cluster, tmp_path, capsys):
     import distill_student
-    from agents.cells import Cell
-    from agents.ray_pool import RayPool
-    from agents.workers import Failure
+    from agents.comparison.cells import Cell
+    from agents.comparison.ray_pool import RayPool
+    from agents.comparison.workers import Failure
 
     data = ["--data", "synthetic-small", "--teacher", "rule:max", "--width", "4", "--batch-size", "2"]
     shape = ["--updates", "2", "--decisions", "2", "--seeds", "2", "--no-progress", "--env-kwargs"]

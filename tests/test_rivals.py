@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from agents.rivals import CONSTANT, FIRST_SEED, OPEN_LOOP, ORACLE, Rivals
+from agents.comparison.rivals import CONSTANT, FIRST_SEED, OPEN_LOOP, ORACLE, Rivals
 from agents.scripted import make_schedule
 from fusion_gym.actions import ACTIONS
 from fusion_gym.cli import UserError

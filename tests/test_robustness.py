@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 import distill_student
 from agents import load_agent, sb3
-from agents.callbacks import restore
 from agents.environments import make_checked
+from agents.training.callbacks import restore
 from fusion_gym import cli, images
 from fusion_gym.actions import ACTIONS
 from fusion_gym.data import load_splits

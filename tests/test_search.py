@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
+from agents.comparison.search import GRIDS, constants, cross_entropy, halving, successive_halving
 from agents.scripted import Schedule
-from agents.search import GRIDS, constants, cross_entropy, halving, successive_halving
 from fusion_gym.actions import ACTIONS, encode
 
 NAMES = tuple(ACTIONS)

@@ -8,7 +8,7 @@ from fusion_gym.cli import UserError
 optuna = pytest.importorskip("optuna", reason="the search for hyperparameters needs the extra 'tune'")
 from optuna.trial import TrialState  # noqa: E402
 
-from agents import tuning  # noqa: E402
+from agents.training import tuning  # noqa: E402
 
 FAST = "FusionDistillFast-v0"
 TINY = ["teacher=rule:max", "reference=rule:max", "episode_steps=2", "updates_per_step=1"]
@@ -65,7 +65,7 @@ def test_a_search_continues_and_its_best_settings_train(tmp_path, capsys, monkey
 
 def test_a_trial_that_falls_behind_is_broken_off(tmp_path, monkeypatch):
     """Every trial of this search is worse than all before it, so the pruner must stop those after the warm-up."""
-    from agents.callbacks import SeededEval
+    from agents.training.callbacks import SeededEval
 
     counter = {"calls": 0}
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from agents.workers import Failure, Pool
+from agents.comparison.workers import Failure, Pool
 
 
 def work(job):

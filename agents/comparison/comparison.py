@@ -1,6 +1,6 @@
 """Compares agents and schedules: equal students, data, updates and seeds; resumable cell by cell.
 
-A cell is an agent on an instance with a student seed: see `agents.cells`. The same command again continues a
+A cell is an agent on an instance with a student seed: see `agents.comparison.cells`. The same command again continues a
 comparison that was killed; more agents, instances and seeds are added to what is there.
 """
 
@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from tqdm import tqdm
 
-from agents import comparison_report, settings_of
-from agents.cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
-from agents.rivals import RIVALS, Instances, Rivals
-from agents.search import settable
-from agents.workers import Failure, Pool
+from agents import settings_of
+from agents.comparison import report
+from agents.comparison.cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
+from agents.comparison.rivals import RIVALS, Instances, Rivals
+from agents.comparison.search import settable
+from agents.comparison.workers import Failure, Pool
 from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.files import atomic_write, write_csv
 
 if TYPE_CHECKING:
-    from agents.ray_pool import RayPool
+    from agents.comparison.ray_pool import RayPool
 
 CONFIG, TITLE, OUT = "config.yml", "compare", Path("runs/comparison")
 FIRST_SEED = 1000  # far from the small seeds that people train agents with
@@ -45,7 +46,7 @@ class Entrant:
 
     Attributes:
         name: Its name in tables.
-        spec: What `agents.load_agent` takes, or one of `agents.rivals.RIVALS`.
+        spec: What `agents.load_agent` takes, or one of `agents.comparison.rivals.RIVALS`.
         arguments: Arguments of the environment that the agent brings along, the components that it sets above all.
     """
 
@@ -270,8 +271,8 @@ class Comparison:
             for entrant in self.entrants
             if any(all((entrant.name, instance, seed) in done for instance in self.instances) for seed in self.seeds)
         ]
-        table = comparison_report.Results(finished, list(self.instances), self.seeds, self.tests, done)
-        comparison_report.write(table, self.out, {cell.name: cell.path(self.out / "cells") for cell in cells[::-1]})
+        table = report.Results(finished, list(self.instances), self.seeds, self.tests, done)
+        report.write(table, self.out, {cell.name: cell.path(self.out / "cells") for cell in cells[::-1]})
         failed = [
             f"{cell}: {result.reason}"
             for cell, result in zip(cells, results, strict=True)
@@ -288,7 +289,7 @@ class Comparison:
         if not self.cluster:
             return Pool(complete, self.workers)
         try:
-            from agents.ray_pool import RayPool
+            from agents.comparison.ray_pool import RayPool
         except ImportError as error:
             raise UserError("--cluster needs Ray: pip install 'fusion-gym[scale]'.") from error
         return RayPool()

@@ -26,9 +26,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from agents.callbacks import FusionMetrics, SeededEval
-from agents.runs import opened
 from agents.sb3 import algorithm, make_model
+from agents.training.callbacks import FusionMetrics, SeededEval
+from agents.training.runs import opened
 from fusion_gym import rendering
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_write, write_csv

@@ -12,9 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from agents.cells import file_name
-from agents.rivals import CONSTANT, ORACLE
-from agents.statistics import (
+from agents.comparison.cells import file_name
+from agents.comparison.intervals import (
     Estimate,
     difference,
     estimate,
@@ -22,6 +21,7 @@ from agents.statistics import (
     mean_difference,
     probability_of_improvement,
 )
+from agents.comparison.rivals import CONSTANT, ORACLE
 from fusion_gym import rendering, report
 from fusion_gym.actions import ACTIONS
 from fusion_gym.data import load_splits

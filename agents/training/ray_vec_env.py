@@ -13,7 +13,6 @@ Without a cluster one is started on this machine.
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import sys
 import time
@@ -31,20 +30,11 @@ from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from agents.ray_cluster import connect
 from fusion_gym.env import FusionDistillEnv
 
 CLOSING = 10.0  # seconds that environments get to close
 MOST_LOSSES = 3  # of one environment at one call; then the call itself is to blame, by a lack of memory for one
-
-
-def connect() -> None:
-    """Joins the cluster that runs on this machine, or starts one of this machine alone."""
-    if ray.is_initialized():
-        return
-    try:
-        ray.init(address="auto", logging_level=logging.ERROR)
-    except ConnectionError:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR)
 
 
 class Host:

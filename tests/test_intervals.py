@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agents.statistics import Estimate, difference, estimate, interquartile_mean, probability_of_improvement
+from agents.comparison.intervals import Estimate, difference, estimate, interquartile_mean, probability_of_improvement
 
 
 def scores(runs=10, tasks=3, seed=0, shift=0.0):

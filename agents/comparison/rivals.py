@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from agents.cells import Cell, file_name, load_result, origin
-from agents.search import Candidate, Found, constants, cross_entropy, settable, successive_halving
+from agents.comparison.cells import Cell, file_name, load_result, origin
+from agents.comparison.search import Candidate, Found, constants, cross_entropy, settable, successive_halving
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_write, write_json
 

@@ -12,9 +12,9 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
-from agents.cells import Cell, run, store
-from agents.ray_vec_env import connect
-from agents.workers import Failure
+from agents.comparison.cells import Cell, run, store
+from agents.comparison.workers import Failure
+from agents.ray_cluster import connect
 
 RETRIES = 3  # of a cell whose process or machine is lost
 
@@ -25,7 +25,7 @@ def _run(cell: Cell) -> tuple[dict[str, Any], torch.nn.Module]:
 
 
 class RayPool:
-    """Runs cells on all cores of a cluster; it goes where `agents.workers.Pool` goes.
+    """Runs cells on all cores of a cluster; it goes where `agents.comparison.workers.Pool` goes.
 
     The cluster is the one that runs on this machine, or one of this machine alone. Files that cells name, data and
     agents for instance, have to be found under the same names on every machine.

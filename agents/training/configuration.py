@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from agents.runs import VEC_ENVS
 from agents.sb3 import algorithm, hyperparameters
+from agents.training.runs import VEC_ENVS
 from fusion_gym import files
 from fusion_gym.cli import UserError, check_keys, check_seed, free_folder, parse_settings, read_yaml, unused
 

@@ -1,0 +1,1 @@
+"""Training an agent: its configuration, vector environments, callbacks, tuning and evaluation."""
