@@ -2,7 +2,8 @@
 
 What the built-in teacher is trained by, and what a student can learn by itself from (``self_loss="metrics"``): what a
 fused image keeps of both sources (SSIM, VIF, Qabf, SCD, MI) and what it shows by itself (EN, SD, SF, AG), the latter
-relative to the brighter source and capped, so that neither noise nor tone-mapping is worth more than the sources are.
+relative to the brighter source and capped, so that neither noise nor tone-mapping is worth more than the sources are;
+less what it invents, for none of these sees halos, dark corners and blotches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics import Sources, evaluate_per_source
+from fusion_gym.metrics import INVENTED, Sources, evaluate_per_source, invented_excess
 
 BINS = 64
 SIMILARITY = ("SSIM", "VIF", "Qabf", "SCD")
@@ -27,7 +28,8 @@ class Goal:
     """What one metric is worth.
 
     Attributes:
-        weight: Gain of the objective for one unit of the metric (of its logarithm for SD, SF and AG).
+        weight: Gain of the objective for one unit of the metric (of its logarithm for SD, SF and AG), and loss for each
+            hundredth of `fusion_gym.metrics.invented_excess`.
         cap: Lead over the brighter source at each pixel above which more is worth nothing; infinite for no cap.
     """
 
@@ -46,6 +48,7 @@ GOALS: dict[str, Goal] = {
     "SD": Goal(70.0, 0.30),
     "SF": Goal(60.0, 0.32),
     "AG": Goal(60.0, 0.38),
+    INVENTED: Goal(40.0),  # a sixth to an eighth of what was invented is left, at less than 1 % of all other worth
 }
 
 
@@ -112,6 +115,7 @@ def objective(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] =
     for name in STATISTICS:
         relative = torch.log((values[name] + 1) / (floor[name] + 1))
         worth[name] = goals[name].weight * _capped(relative, goals[name].cap)
+    worth[INVENTED] = -goals[INVENTED].weight * 100 * invented_excess(fused, sources)
     return worth
 
 

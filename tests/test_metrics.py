@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fusion_gym.metrics import METRICS, Sources, available, evaluate, evaluate_per_source, invented_structure, windows
+from fusion_gym.metrics import (
+    METRICS,
+    Sources,
+    available,
+    evaluate,
+    evaluate_per_source,
+    invented_excess,
+    invented_structure,
+    windows,
+)
 from fusion_gym.metrics.batch import Batch
 from fusion_gym.metrics.table import definitions
 
@@ -440,3 +449,22 @@ def test_images_halved_by_their_tiles_are_those_halved_whole(shape, dtype, toler
     window = windows.gaussian(9, 1.8)
     halved = windows.halved(Batch(pixels), 17, window)
     torch.testing.assert_close(halved, windows.slide(pixels, window, stride=2), rtol=tolerance, atol=0)
+
+
+def test_the_excess_is_nothing_where_nothing_is_invented_and_its_slope_leads_there():
+    y, x = torch.meshgrid(2 * [torch.arange(96, dtype=torch.float64)], indexing="ij")
+    ir, vi = (0.3 + 0.1 * y / 96)[None, None], (0.5 + 0.1 * x / 96)[None, None]
+    halo = 0.2 * torch.exp(-((x - 40) ** 2 + (y - 50) ** 2) / (2 * 12**2))
+    sources = Sources(ir, vi)
+    for harmless in (ir, vi, (ir + vi) / 2, 1.5 * vi - 0.25):
+        assert float(invented_excess(harmless, sources)) == 0
+    fused = ((ir + vi) / 2 + halo).requires_grad_()
+    before = invented_excess(fused, sources).sum()
+    (slope,) = torch.autograd.grad(before, fused)
+    assert before.item() > 0 and float(invented_structure(fused, ir, vi)) > 0
+    with torch.no_grad():
+        assert float(invented_excess(fused - 0.02 * slope / slope.abs().max(), sources)) < before.item()
+    small = [image[..., 30:50, 30:50].detach() for image in (fused, ir, vi)]
+    assert torch.autograd.gradcheck(
+        lambda image: invented_excess(image, Sources(*small[1:])), small[0].requires_grad_()
+    )

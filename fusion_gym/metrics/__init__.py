@@ -6,7 +6,14 @@ them; `METRICS` says what there is, `invented_structure` is the one that people 
 """
 
 from fusion_gym.metrics.batch import Sources
-from fusion_gym.metrics.evaluation import CONVENTIONS, available, evaluate, evaluate_per_source, invented_structure
+from fusion_gym.metrics.evaluation import (
+    CONVENTIONS,
+    available,
+    evaluate,
+    evaluate_per_source,
+    invented_excess,
+    invented_structure,
+)
 from fusion_gym.metrics.table import INVENTED, METRICS, REPORTED, Metric
 
 __all__ = [
@@ -19,5 +26,6 @@ __all__ = [
     "available",
     "evaluate",
     "evaluate_per_source",
+    "invented_excess",
     "invented_structure",
 ]

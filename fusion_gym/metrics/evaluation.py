@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from fusion_gym.metrics import invention
 from fusion_gym.metrics.batch import Batch, Sources, check_images, quantised
 from fusion_gym.metrics.table import METRICS, Measure
 
@@ -136,3 +137,23 @@ def invented_structure(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
         ValueError: If the images do not fit.
     """
     return evaluate(fused, Sources(ir, vi), ("invented",))["invented"]
+
+
+def invented_excess(fused: Tensor, sources: Sources) -> Tensor:
+    """By how much coarse structure is invented, to be trained by: the differentiable companion of "invented".
+
+    The mean over the pixels of the part of |∇F| beyond 0.8 times the bound above which structure counts as invented,
+    relative to that bound; ∇ as in `METRICS`.
+
+    Args:
+        fused: Fused images, (N, 1, H, W) float in [0, 1]; differentiable.
+        sources: Their sources.
+
+    Returns:
+        (N,), 0 where nothing is near the bound.
+
+    Raises:
+        ValueError: If the images do not fit.
+    """
+    _check(fused, sources, ())
+    return _values(fused, sources, {"excess": invention.excess})["excess"]
