@@ -155,6 +155,96 @@ def test_a_16_bit_infrared_of_few_counts_is_noticed_and_stretched(tmp_path, caps
     assert "must rise" in error
 
 
+def test_a_range_that_has_no_effect_is_told_of(pair, tmp_path, capsys):
+    arguments = ["--student", "rule:max", "--ir-range", 0, 4095]
+    assert fuse(*pair, "--out", tmp_path / "o.png", *arguments) == 0
+    assert "no effect on images of 8 bit" in capsys.readouterr().err
+    film(tmp_path / "a.avi", 3, 0)
+    videos = ["--ir", tmp_path / "a.avi", "--vi", tmp_path / "a.avi"]
+    assert fuse(*videos, "--out", tmp_path / "o.avi", *arguments) == 0
+    assert "--ir-range has no effect on videos" in capsys.readouterr().err
+
+
+# --- percent signs
+
+
+PERCENT = ["ir%20day.png", "50%d.png", "%04d.png", "%d%d_100%.png", "100%.png"]
+
+
+@pytest.mark.parametrize("name", PERCENT)
+@pytest.mark.parametrize("folder", ["plain", "my%20data", "%03d"])
+def test_a_percent_sign_in_what_exists_is_literal(pair, tmp_path, folder, name):
+    (tmp_path / folder / "ir").mkdir(parents=True)
+    (tmp_path / folder / "vi").mkdir()
+    ir, vi = (tmp_path / folder / kind / name for kind in ("ir", "vi"))
+    shutil.copy(pair[1], ir)
+    shutil.copy(pair[3], vi)
+    student = ["--student", "rule:max"]
+    out = tmp_path / "out%20" / folder
+    assert fuse("--ir", ir, "--vi", vi, "--out", out / name, *student) == 0
+    assert fuse("--ir", ir.parent, "--vi", vi.parent, "--out", out / "of %d" / "folders", *student) == 0
+    assert (out / name).read_bytes() == (out / "of %d" / "folders" / name).read_bytes()
+
+
+def test_numbers_are_found_beside_percent_signs_that_are_literal(tmp_path):
+    folders(tmp_path / "my%20data")
+    for kind in ("ir", "vi"):
+        for file in list((tmp_path / "my%20data" / kind).iterdir()):
+            file.rename(file.with_name(f"100% day%20dusk {file.name[6:]}"))
+    patterns = [tmp_path / "my%20data" / kind / "100% day%20dusk %03d.png" for kind in ("ir", "vi")]
+    student = ["--student", "rule:max"]
+    assert fuse("--ir", patterns[0], "--vi", patterns[1], "--out", tmp_path / "a%20b", *student) == 0
+    assert sorted(os.listdir(tmp_path / "a%20b")) == [f"100% day%20dusk {number:03d}.png" for number in range(4)]
+    assert fuse("--ir", patterns[0], "--vi", patterns[1], "--out", tmp_path / "c%d" / "50% %20d_%03d.png", *student) == 0
+    assert sorted(os.listdir(tmp_path / "c%d")) == [f"50% %20d_{number:03d}.png" for number in range(4)]
+
+
+def test_films_with_percent_signs_in_their_names(tmp_path):
+    (tmp_path / "my%20data").mkdir()
+    film(tmp_path / "my%20data" / "ir%03d.avi", 3, 0)
+    (tmp_path / "my%20data" / "ir000.avi").write_bytes(b"not this one")
+    videos = ["--ir", tmp_path / "my%20data" / "ir%03d.avi", "--vi", tmp_path / "my%20data" / "ir%03d.avi"]
+    assert fuse(*videos, "--out", tmp_path / "my%20data" / "out%d.avi", "--student", "rule:max") == 0
+    assert len(frames_of(tmp_path / "my%20data" / "out%d.avi")[0]) == 3
+
+
+# --- what is read, written and told
+
+
+def test_two_images_of_one_name_are_refused_and_hidden_ones_skipped(tmp_path, capsys):
+    pair = folders(tmp_path)
+    (tmp_path / "ir" / "._scene_000.png").write_bytes(b"of a Mac")
+    assert fuse(*pair, "--out", tmp_path / "out", "--student", "rule:max") == 0
+    shutil.copy(tmp_path / "vi" / "scene_001.png", tmp_path / "vi" / "scene_001.bmp")
+    error = refused(capsys, *pair, "--out", tmp_path / "other", "--student", "rule:max")
+    assert "scene_001.bmp and scene_001.png; remove or rename one" in error and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["夜" * 83 + "ab.png", "n" * 251 + ".png", "ü" * 123 + "x.tiff"])
+def test_names_as_long_as_can_be_read_can_be_written(tmp_path, pair, name):
+    assert 246 <= len(os.fsencode(name)) <= 255
+    for kind, file in (("ir", pair[1]), ("vi", pair[3])):
+        (tmp_path / kind).mkdir()
+        write_image(tmp_path / kind / name, read_image(file))
+    arguments = ["--ir", tmp_path / "ir", "--vi", tmp_path / "vi", "--out", tmp_path / "out", "--student", "rule:max"]
+    assert fuse(*arguments) == 0
+    assert os.listdir(tmp_path / "out") == [name]
+    out = tmp_path / ("f" * 251 + ".avi")
+    film(out, 2, 0)
+    assert out.is_file()
+
+
+def test_names_act_on_no_terminal(tmp_path, pair, capsys):
+    evil = "\x1b[31m\x07\x9b2J\u202e\x7f"
+    shutil.copy(pair[1], tmp_path / f"{evil}.png")
+    arguments = ["--ir", tmp_path / f"{evil}.png", *pair[2:], "--student", "rule:max"]
+    assert fuse(*arguments, "--out", tmp_path / "o") == 0
+    assert fuse(*arguments, "--out", tmp_path / f"{evil}.gifx") == 2
+    told = capsys.readouterr()
+    for text in (told.out, told.err):
+        assert r"\x1b[31m\x07\x9b2J\u202e\x7f" in text and set(evil) & set(text) <= set("[31m2J")
+
+
 def test_alpha_is_ignored_and_small_images_are_taken(tmp_path, student):
     with_alpha = np.dstack([image((9, 13, 3)), np.full((9, 13), 7, np.uint8)])
     assert cv2.imwrite(str(tmp_path / "vi.png"), with_alpha)

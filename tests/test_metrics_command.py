@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,57 @@ def test_unusable_files_are_named_and_nothing_is_written(folders, capsys, spoil,
     told = capsys.readouterr().err.strip()
     assert message in told and len(told.splitlines()) == 1
     assert not (root / "o.json").exists()
+
+
+def test_raw_counts_are_told_of_and_scored_by_their_range(folders, capsys):
+    root, images = folders
+    for number, (ir, _) in images.items():
+        cv2.imwrite(str(root / "ir" / f"{number}.png"), ir.astype(np.uint16) * 2 + 3000)
+    out = root / "o.json"
+    assert score(root, "--metrics", "SSIM", "--json", str(out)) == 0
+    assert "0.png and 2 more: the infrared uses the counts" in capsys.readouterr().err
+    dull = json.loads(out.read_text())["a"]["mean"]["SSIM"]
+    assert score(root, "--metrics", "SSIM", "--json", str(out), "--ir-range", "3000", "3510") == 0
+    assert not capsys.readouterr().err
+    ir, vi = images["1"]
+    wanted = evaluate(tensor(ir // 2 + vi // 2), Sources(tensor(ir), tensor(vi)), ["SSIM"])["SSIM"]
+    written = json.loads(out.read_text())["a"]
+    assert written["images"]["1.png"]["SSIM"] == pytest.approx(float(wanted), rel=1e-5)
+    assert abs(written["mean"]["SSIM"] - dull) > 0.01
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
+def test_whatever_names_hold_is_written_and_shown_safely(folders, capfd):
+    root, _ = folders
+    names = [os.fsdecode(b"\xff\xe4.png"), "=1+2.png", "\x1b[31m\n.png", "[bold]:smile:.png", "-x.png"]
+    for folder, suffix in (("ir", ".png"), ("vi", ".bmp"), ("a", ".png")):
+        for number, name in enumerate(names):
+            source = root / folder / f"{number % 3}{suffix}"
+            (root / folder / name).with_suffix(suffix).write_bytes(source.read_bytes())
+    assert score(root, "--metrics", "EN", "--json", str(root / "o.json"), "--csv", str(root / "o.csv")) == 0
+    shown = capfd.readouterr().out
+    assert set(names) <= set(json.loads((root / "o.json").read_text())["a"]["images"])
+    cells = [row["image"] for row in csv.DictReader((root / "o.csv").open())]
+    assert {r"\udcff\udce4.png", "'=1+2.png", r"\x1b[31m\n.png", "[bold]:smile:.png", "'-x.png"} <= set(cells)
+    assert r"\x1b[31m\n.png" in shown and "[bold]:smile:.png" in shown and r"\udcff" in shown and "\x1b[31m" not in shown
+
+
+def test_images_are_shown_in_the_order_of_their_numbers(folders):
+    root, _ = folders
+    for folder, suffix in (("ir", ".png"), ("vi", ".bmp"), ("a", ".png")):
+        (root / folder / f"10{suffix}").write_bytes((root / folder / f"0{suffix}").read_bytes())
+        (root / folder / f"._0{suffix}").write_bytes(b"of a Mac")
+    assert score(root, "--metrics", "EN", "--json", str(root / "o.json")) == 0
+    assert list(json.loads((root / "o.json").read_text())["a"]["images"]) == ["0.png", "1.png", "2.png", "10.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.parametrize("reader", ["true", "head -1"])
+def test_a_reader_that_goes_away_is_no_error(reader):
+    command = f"{sys.executable} -m fusion_gym.metrics --list"
+    for _ in range(2):
+        done = subprocess.run(["bash", "-c", f"{command} | {reader}"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.stderr == ""
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
