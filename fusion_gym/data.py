@@ -340,6 +340,26 @@ def synthetic_pairs(count: int, side: int, seed: int) -> list[ImagePair]:
     ]
 
 
+def check_sides(pairs: Sequence[ImagePair], side: int, setting: str) -> None:
+    """Checks that pairs are large enough for what is to be cut out of them.
+
+    Args:
+        pairs: The pairs.
+        side: Side of a cut, in pixels.
+        setting: Which setting of the environment says so.
+
+    Raises:
+        DataError: If one is too small.
+    """
+    small = [pair for pair in pairs if min(pair.ir.shape) < side]
+    if small:
+        height, width = small[0].ir.shape
+        raise DataError(
+            f"The pair {small[0].name} is {width}x{height} pixels, and {len(small)} of {len(pairs)} have sides of less "
+            f"than {setting}={side}; lower {setting}, scale them up, or leave them out."
+        )
+
+
 def patch_bank(stacks: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Cuts images into patches on a regular grid that covers each image, overlapping as little as possible.
 

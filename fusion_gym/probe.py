@@ -30,7 +30,7 @@ class Reading:
         metrics: Mean (balanced) value on the clean probe by metric.
         ratios: Mean ratio to the reference's value on the clean probe by metric.
         gaps: Distance from the teacher on the clean probe: intensity, gradient, structure.
-        alive: Whether every output of the student was finite and they were not all the same.
+        alive: Whether every output of the student was finite and they were not all the same, unless the sources are.
     """
 
     score: float
@@ -78,6 +78,7 @@ class Probe:
         self.reference = {name: torch.cat((value, value)) for name, value in values.items()}
         self._gradient = sobel(teacher)
         self._as_source = Sources(teacher, teacher)
+        self._blank = not float(torch.cat((ir, vi)).std()) > COLLAPSED  # one gray level is the right answer then
         self.teacher_score = float(score(ratios(measure(teacher, self.sources), values)).mean())
 
     def __len__(self) -> int:
@@ -93,7 +94,7 @@ class Probe:
     def read(self, fuse: Fuse) -> Reading:
         """Scores a fusion function on the probe."""
         fused = fuse(*self._inputs)
-        alive = bool(torch.isfinite(fused).all()) and float(fused.std()) > COLLAPSED
+        alive = bool(torch.isfinite(fused).all()) and (float(fused.std()) > COLLAPSED or self._blank)
         fused = torch.nan_to_num(fused, nan=0.0, posinf=1.0, neginf=0.0)
         values = measure(fused, self._both)
         relative = ratios(values, self.reference)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion_gym.data import ImagePair, load_splits, patch_bank, probe_crops
+from fusion_gym.data import ImagePair, check_sides, load_splits, patch_bank, probe_crops
 from fusion_gym.probe import Probe
 from fusion_gym.teachers import fused_pairs
 from fusion_gym.tensors import unit
@@ -65,6 +65,8 @@ def load_task(
         ValueError: If the data or the teacher cannot be used; the message is one sentence.
     """
     splits = load_splits(data, ir_range)
+    check_sides(splits.train, patch_size, "patch_size")  # before the teacher's work
+    check_sides(splits.val, probe_size, "probe_size")
     train = _stacks(splits.train, teacher)
     validation = _stacks(splits.val, teacher, reference)
     bank = patch_bank(train, patch_size)

@@ -195,7 +195,9 @@ def test_numbers_are_found_beside_percent_signs_that_are_literal(tmp_path):
     student = ["--student", "rule:max"]
     assert fuse("--ir", patterns[0], "--vi", patterns[1], "--out", tmp_path / "a%20b", *student) == 0
     assert sorted(os.listdir(tmp_path / "a%20b")) == [f"100% day%20dusk {number:03d}.png" for number in range(4)]
-    assert fuse("--ir", patterns[0], "--vi", patterns[1], "--out", tmp_path / "c%d" / "50% %20d_%03d.png", *student) == 0
+    assert (
+        fuse("--ir", patterns[0], "--vi", patterns[1], "--out", tmp_path / "c%d" / "50% %20d_%03d.png", *student) == 0
+    )
     assert sorted(os.listdir(tmp_path / "c%d")) == [f"50% %20d_{number:03d}.png" for number in range(4)]
 
 

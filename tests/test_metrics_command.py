@@ -214,7 +214,9 @@ def test_whatever_names_hold_is_written_and_shown_safely(folders, capfd):
     assert set(names) <= set(json.loads((root / "o.json").read_text())["a"]["images"])
     cells = [row["image"] for row in csv.DictReader((root / "o.csv").open())]
     assert {r"\udcff\udce4.png", "'=1+2.png", r"\x1b[31m\n.png", "[bold]:smile:.png", "'-x.png"} <= set(cells)
-    assert r"\x1b[31m\n.png" in shown and "[bold]:smile:.png" in shown and r"\udcff" in shown and "\x1b[31m" not in shown
+    assert (
+        r"\x1b[31m\n.png" in shown and "[bold]:smile:.png" in shown and r"\udcff" in shown and "\x1b[31m" not in shown
+    )
 
 
 def test_images_are_shown_in_the_order_of_their_numbers(folders):
@@ -231,7 +233,9 @@ def test_images_are_shown_in_the_order_of_their_numbers(folders):
 def test_a_reader_that_goes_away_is_no_error(reader):
     command = f"{sys.executable} -m fusion_gym.metrics --list"
     for _ in range(2):
-        done = subprocess.run(["bash", "-c", f"{command} | {reader}"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            ["bash", "-c", f"{command} | {reader}"], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
         assert done.stderr == ""
 
 

@@ -23,17 +23,18 @@ import fusion_gym
 from agents import Agent, load_agent
 from agents.environments import make_checked
 from agents.scripted import Points, Schedule
-from fusion_gym.cli import UserError
 from fusion_gym.data import load_splits, probe_crops
 from fusion_gym.files import write_json
 from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
+from fusion_gym.report import check_pairs
 from fusion_gym.teachers import BUILTIN, fused_pairs
 from fusion_gym.tensors import Fuse, unit
 
 ENVIRONMENT = "FusionDistill-v0"
 CROP = 128  # side of the test crops, one of each pair: what can be judged in a fraction of the training's time
+LONGEST = 80  # bytes of a name within a file's name
 CONVENTION = "cddfuse"  # of the metrics' table; the score has its own
 
 
@@ -75,8 +76,12 @@ class Cell:
 
 
 def file_name(text: str) -> str:
-    """A text with whatever does not belong into a file's name replaced."""
-    return re.sub(r"[^\w.]+", "_", text)
+    """A text with whatever does not belong into a file's name replaced; a long one is cut, and told by a digest."""
+    name = re.sub(r"[^\w.]+", "_", text)
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
 def _content(spec: str) -> str:
@@ -156,7 +161,7 @@ def run(cell: Cell) -> tuple[dict[str, Any], Student]:
         names = [name for name in info if name.startswith(("score", "action/", "student/"))]
         result["log"] = {name: [float(entry[name]) for entry in infos] for name in names}
         result["drawn"] = dict(plain.instance)
-        judges = {data: judge(data, plain.reference, plain.device) for data in cell.tests}
+        judges = {data: judge(data, plain.reference, plain.device, plain.ir_range) for data in cell.tests}
         result["tests"] = {data: j.figures(student, plain.instance["teacher"]) for data, j in judges.items()}
     return result, student
 
@@ -188,15 +193,15 @@ class Judge:
         data: What `fusion_gym.data.load_splits` takes; its test pairs are judged on.
         reference: The fusion that the score is relative to, as `fusion_gym.teachers.fused_pairs` takes it.
         device: Where the judging is done.
+        ir_range: As `fusion_gym.data.load_splits` takes it.
 
     Raises:
-        UserError: If the data have no test pairs.
+        fusion_gym.data.DataError: If the data have no test pairs, or one is too small.
     """
 
-    def __init__(self, data: str, reference: str, device: str) -> None:
-        self._pairs = load_splits(data).test
-        if not self._pairs:
-            raise UserError(f"{data} has no test pairs; give --test data with a test split.")
+    def __init__(self, data: str, reference: str, device: str, ir_range: tuple[int, int] | None = None) -> None:
+        self._pairs = load_splits(data, ir_range).test
+        check_pairs(self._pairs, data)
         self._device, self._teachers = device, dict[str, dict[str, float]]()
         ir, vi, fused = self._crops(reference)
         self._probe = Probe(ir, vi, fused, fused)
@@ -247,6 +252,6 @@ class Judge:
 
 
 @cache
-def judge(data: str, reference: str, device: str) -> Judge:
+def judge(data: str, reference: str, device: str, ir_range: tuple[int, int] | None = None) -> Judge:
     """A `Judge`, made once per process."""
-    return Judge(data, reference, device)
+    return Judge(data, reference, device, ir_range)

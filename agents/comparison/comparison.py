@@ -26,8 +26,11 @@ from agents.comparison.rivals import RIVALS, Instances, Rivals
 from agents.comparison.search import settable
 from agents.comparison.workers import Failure, Pool
 from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
+from fusion_gym.data import sets_of
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.files import atomic_write, write_csv
+from fusion_gym.outputs import check_outputs
+from fusion_gym.teachers import check_folder
 
 if TYPE_CHECKING:
     from agents.comparison.ray_pool import RayPool
@@ -156,9 +159,9 @@ class Comparison:
     """A comparison as the command line asks for it.
 
     Args:
-        args: The options of `add_arguments`, and ``data``, ``test``, ``teacher``, ``student``, ``width``, ``start``,
-            ``learning_rate``, ``batch_size``, ``self_loss``, ``env_kwargs``, ``updates``, ``decisions``, ``seed``,
-            ``device``, ``trust``, ``resume``, ``out`` and ``progress``.
+        args: The options of `add_arguments`, and ``data``, ``ir_range``, ``test``, ``teacher``, ``student``, ``width``,
+            ``start``, ``learning_rate``, ``batch_size``, ``self_loss``, ``env_kwargs``, ``updates``, ``decisions``,
+            ``seed``, ``device``, ``trust``, ``resume``, ``out`` and ``progress``.
 
     Raises:
         UserError: If an option is not allowed.
@@ -176,7 +179,8 @@ class Comparison:
                 raise UserError(f"--{option.replace('_', '-')} {value} is not allowed; give a number from 1 on.")
         self.out, self.progress, self.workers, self.trust = args.out or OUT, args.progress, args.workers, args.trust
         self.cluster = args.cluster
-        self.tests = tuple(dict.fromkeys(args.test or args.data.split(",")))
+        self.tests = tuple(dict.fromkeys(args.test or sets_of(args.data)))
+        check_outputs([self.out], data=[args.data, *self.tests])
         shared = {
             "data": args.data,
             "episode_steps": decisions,
@@ -190,6 +194,8 @@ class Comparison:
             "self_loss": args.self_loss,
             "device": args.device,
         }
+        if args.ir_range is not None:
+            shared["ir_range"] = args.ir_range
         further = parse_settings(args.env_kwargs, "--env-kwargs")
         _check_arguments(further, "--env-kwargs")
         self.entrants = entrants(args.compare)
@@ -222,7 +228,9 @@ class Comparison:
             plain: Any = env.unwrapped
             for data in self.tests:
                 for teacher in plain.teachers:
-                    judge(data, plain.reference, plain.device).teacher(teacher)
+                    judge(data, plain.reference, plain.device, plain.ir_range).teacher(teacher)
+            for teacher in (plain.reference, *plain.teachers):
+                check_folder(teacher, (*plain.data, *self.tests), plain.ir_range)
         if self.workers > 1 or self.cluster:  # the workers have their own
             environment.cache_clear()
             judge.cache_clear()
@@ -272,7 +280,8 @@ class Comparison:
             if any(all((entrant.name, instance, seed) in done for instance in self.instances) for seed in self.seeds)
         ]
         table = report.Results(finished, list(self.instances), self.seeds, self.tests, done)
-        report.write(table, self.out, {cell.name: cell.path(self.out / "cells") for cell in cells[::-1]})
+        students = {cell.name: cell.path(self.out / "cells") for cell in cells[::-1]}
+        report.write(table, self.out, students, next(iter(self.instances.values())).get("ir_range"))
         failed = [
             f"{cell}: {result.reason}"
             for cell, result in zip(cells, results, strict=True)

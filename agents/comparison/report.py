@@ -29,6 +29,7 @@ from fusion_gym.files import atomic_write
 from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.models.student import read_student
 from fusion_gym.teachers import fuse_pair
+from fusion_gym.text import plain
 
 ALL = "all sets"
 COLUMNS = ("agent", "score", "mean gain", "closed", "P(better)", "less {base}", "clean", "hardened", "to teacher")
@@ -98,13 +99,14 @@ class Results:
         return groups if len(groups) == 1 else {**groups, ALL: list(self.tests)}
 
 
-def write(results: Results, out: Path, students: Mapping[str, Path]) -> None:
+def write(results: Results, out: Path, students: Mapping[str, Path], ir_range: tuple[int, int] | None = None) -> None:
     """Prints the tables and writes ``comparison.md`` and the pictures.
 
     Args:
         results: What was found.
         out: Folder of the comparison.
         students: For each agent the result file beside which a student is saved, for the contact sheet.
+        ir_range: As `fusion_gym.data.load_splits` takes it, for the contact sheet too.
     """
     if not results.complete:
         print("No seed has been finished by every agent on every instance: there is nothing to compare yet.")
@@ -122,7 +124,7 @@ def write(results: Results, out: Path, students: Mapping[str, Path]) -> None:
         Console().print(shown)
     atomic_write(out / "comparison.md", _markdown(results, tables, columns))
     _pictures(results, out)
-    _sheets(results, out, students)
+    _sheets(results, out, students, ir_range)
 
 
 def main_table(results: Results, tests: Sequence[str]) -> list[list[str]]:
@@ -245,7 +247,7 @@ def _better(results: Results, agent: str, tests: Sequence[str]) -> Estimate:
     return estimate(probability_of_improvement, x, y, repetitions=2000)
 
 
-def _sheets(results: Results, out: Path, students: Mapping[str, Path]) -> None:
+def _sheets(results: Results, out: Path, students: Mapping[str, Path], ir_range: tuple[int, int] | None) -> None:
     """Draws a contact sheet for each test set: a column for each agent, by its student of the first seed."""
     nets = {}
     for agent in results.agents:
@@ -255,9 +257,9 @@ def _sheets(results: Results, out: Path, students: Mapping[str, Path]) -> None:
     for heading, tests in results.groups.items():
         if heading == ALL:
             continue
-        pairs = load_splits(tests[0]).test
+        pairs = load_splits(tests[0], ir_range).test
         chosen = [pairs[index] for index in np.unique(np.linspace(0, len(pairs) - 1, 6).round().astype(int))]
         outputs = {agent: [fuse_pair(net, pair) for pair in chosen] for agent, net in nets.items()}
         rows = report.sheet_rows(outputs, chosen)
-        sheet = rendering.contact_sheet(rows, [pair.name for pair in chosen])
+        sheet = rendering.contact_sheet(rows, [plain(pair.name) for pair in chosen])
         rendering.save_picture(out / f"contact_sheet_{file_name(heading)}.png", sheet)
