@@ -77,7 +77,7 @@ class _Level(nn.Module):
         super().__init__()
         self.lean = lean
         around = levels == 1 and context > 0
-        self.context = nn.ModuleList([_Context(width, width // 2, context)] if around else [])
+        self.context = nn.ModuleList([Context(width, width // 2, context)] if around else [])
         before = depth // 2 if levels > 1 else depth
         convolutions = [convolution(width, width, lean and levels > 1) for _ in range(depth)]
         self.before, self.after = nn.ModuleList(convolutions[:before]), nn.ModuleList(convolutions[before:])
@@ -113,7 +113,7 @@ class _Lower(nn.Module):
         return F.interpolate(self.up(x), scale_factor=2.0, mode="nearest")
 
 
-class _Context(nn.Module):
+class Context(nn.Module):
     """What the surroundings add to a cell, seen at half the resolution, at a quarter of it and so on.
 
     Few channels, for it is about which source to take over a whole area, such as a wet road or a sky; without it
@@ -123,11 +123,12 @@ class _Context(nn.Module):
     def __init__(self, width: int, inner: int, levels: int) -> None:
         super().__init__()
         self.down = Convolution(width, inner, 1)
-        self.further = nn.ModuleList([_Context(inner, inner, levels - 1)] if levels > 1 else [])
+        self.further = nn.ModuleList([Context(inner, inner, levels - 1)] if levels > 1 else [])
         self.convolution = convolution(inner, inner, separable=True)
         self.up = Convolution(inner, width, 1)
 
     def forward(self, x: Tensor, conditioning: Tensor | None = None) -> Tensor:
+        """What is added to cells of the lowest resolution, (N, width, h, w), of the same shape; no side may be odd."""
         x = leaky(self.down(F.avg_pool2d(x, 2)))
         for further in self.further:
             x = x + further(x)
