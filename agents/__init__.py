@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from agents.scripted import SCHEDULES, make_schedule
 from fusion_gym.cli import UserError, nearest
+
+from .scripted import SCHEDULES, make_schedule
 
 __all__ = ["SHIPPED", "Agent", "load_agent", "settings_of"]
 
@@ -66,7 +67,7 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     if name in SCHEDULES:
         return make_schedule(name, settings, env.get_wrapper_attr("action_names"))
     if Path(spec).suffix == ".zip" or Path(spec).is_file():
-        from agents.sb3 import load_model  # brings torch with it
+        from .sb3 import load_model  # brings torch with it
 
         return load_model(spec, env, trust)
     if settings and not Path(spec).exists():
@@ -85,7 +86,7 @@ def settings_of(spec: str) -> dict[str, Any]:
     spec = SHIPPED.get(spec, spec)
     if Path(spec).suffix != ".zip":
         return {}
-    from agents.sb3 import read_description  # brings torch with it
+    from .sb3 import read_description  # brings torch with it
 
     facts = read_description(Path(spec)) or {}
     found: dict[str, Any] = {key: facts[key] for key in ("actions", "hidden", "decisions") if key in facts}

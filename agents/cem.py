@@ -19,10 +19,11 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from agents.environments import make_checked
 from fusion_gym.cli import UserError, guard, parse_settings
 from fusion_gym.files import atomic_path
 from fusion_gym.observations import OBSERVATIONS, index
+
+from .environments import make_checked
 
 FEATURES = ("progress", "loss_guide", "loss_self", "gap_structure", "score_clean", "score_hardened")
 _WHERE = [index(name) for name in FEATURES]

@@ -20,9 +20,6 @@ import torch
 from torch import Tensor
 
 import fusion_gym
-from agents import Agent, load_agent
-from agents.environments import make_checked
-from agents.scripted import Points, Schedule
 from fusion_gym.data import load_splits, probe_crops
 from fusion_gym.files import write_json
 from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
@@ -31,6 +28,10 @@ from fusion_gym.probe import Probe
 from fusion_gym.report import check_pairs
 from fusion_gym.teachers import BUILTIN, fused_pairs
 from fusion_gym.tensors import Fuse, unit
+
+from .. import Agent, load_agent
+from ..environments import make_checked
+from ..scripted import Points, Schedule
 
 ENVIRONMENT = "FusionDistill-v0"
 CROP = 128  # side of the test crops, one of each pair: what can be judged in a fraction of the training's time

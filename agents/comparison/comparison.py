@@ -19,12 +19,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from tqdm import tqdm
 
-from agents import settings_of
-from agents.comparison import report
-from agents.comparison.cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
-from agents.comparison.rivals import RIVALS, Instances, Rivals
-from agents.comparison.search import settable
-from agents.comparison.workers import Failure, Pool
 from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
 from fusion_gym.data import sets_of
 from fusion_gym.env import FusionDistillEnv
@@ -32,8 +26,15 @@ from fusion_gym.files import atomic_write, write_csv
 from fusion_gym.outputs import check_outputs
 from fusion_gym.teachers import check_folder
 
+from .. import settings_of
+from . import report
+from .cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
+from .rivals import RIVALS, Instances, Rivals
+from .search import settable
+from .workers import Failure, Pool
+
 if TYPE_CHECKING:
-    from agents.comparison.ray_pool import RayPool
+    from .ray_pool import RayPool
 
 CONFIG, TITLE, OUT = "config.yml", "compare", Path("runs/comparison")
 FIRST_SEED = 1000  # far from the small seeds that people train agents with
@@ -298,7 +299,7 @@ class Comparison:
         if not self.cluster:
             return Pool(complete, self.workers)
         try:
-            from agents.comparison.ray_pool import RayPool
+            from .ray_pool import RayPool
         except ImportError as error:
             raise UserError("--cluster needs Ray: pip install 'fusion-gym[scale]'.") from error
         return RayPool()

@@ -12,9 +12,9 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
-from agents.comparison.cells import Cell, run, store
-from agents.comparison.workers import Failure
-from agents.ray_cluster import connect
+from ..ray_cluster import connect
+from .cells import Cell, run, store
+from .workers import Failure
 
 RETRIES = 3  # of a cell whose process or machine is lost
 

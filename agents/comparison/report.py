@@ -12,16 +12,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from agents.comparison.cells import file_name
-from agents.comparison.intervals import (
-    Estimate,
-    difference,
-    estimate,
-    interquartile_mean,
-    mean_difference,
-    probability_of_improvement,
-)
-from agents.comparison.rivals import CONSTANT, ORACLE
 from fusion_gym import rendering, report
 from fusion_gym.actions import ACTIONS
 from fusion_gym.data import load_splits
@@ -30,6 +20,17 @@ from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.models.student import read_student
 from fusion_gym.teachers import fuse_pair
 from fusion_gym.text import plain
+
+from .cells import file_name
+from .intervals import (
+    Estimate,
+    difference,
+    estimate,
+    interquartile_mean,
+    mean_difference,
+    probability_of_improvement,
+)
+from .rivals import CONSTANT, ORACLE
 
 ALL = "all sets"
 COLUMNS = ("agent", "score", "mean gain", "closed", "P(better)", "less {base}", "clean", "hardened", "to teacher")

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from agents.comparison.cells import Cell, file_name, load_result, origin
-from agents.comparison.search import Candidate, Found, constants, cross_entropy, settable, successive_halving
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_write, write_json
+
+from .cells import Cell, file_name, load_result, origin
+from .search import Candidate, Found, constants, cross_entropy, settable, successive_halving
 
 CONSTANT, ORACLE, OPEN_LOOP = "best-constant", "best-constant-per-instance", "open-loop"
 RIVALS = (CONSTANT, ORACLE, OPEN_LOOP)

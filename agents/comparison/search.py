@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.scripted import Points
 from fusion_gym.actions import ACTIONS, decode, encode
 from fusion_gym.hardening import HARDENINGS
+
+from ..scripted import Points
 
 Candidate = dict[str, Points]
 Evaluate = Callable[[Sequence[tuple[Candidate, int]]], Sequence[float]]

@@ -16,9 +16,10 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.save_util import recursive_setattr
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.sb3 import read_entry, read_tensors, save_model
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_path
+
+from ..sb3 import read_entry, read_tensors, save_model
 
 STEP_METRICS = ("action/",)  # logged as means over all steps
 END_METRICS = ("fusion/", "ratio/", "gap/", "student/", "score", "gain", "diverged")  # over the ends of episodes

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from agents.sb3 import algorithm, hyperparameters
-from agents.training.runs import VEC_ENVS
 from fusion_gym import files
 from fusion_gym.cli import UserError, check_keys, check_seed, free_folder, parse_settings, read_yaml, unused
+
+from ..sb3 import algorithm, hyperparameters
+from .runs import VEC_ENVS
 
 CONFIG = "config.yml"
 FLAGS = ("algo", "env", "seed", "n_timesteps", "n_envs", "vec_env", "eval_freq", "eval_episodes", "save_freq")

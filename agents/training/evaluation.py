@@ -13,8 +13,9 @@ from rich.table import Table
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import Agent
 from fusion_gym.actions import ACTIONS
+
+from .. import Agent
 
 
 @dataclass(frozen=True)

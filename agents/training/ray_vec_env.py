@@ -30,8 +30,9 @@ from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from agents.ray_cluster import connect
 from fusion_gym.env import FusionDistillEnv
+
+from ..ray_cluster import connect
 
 CLOSING = 10.0  # seconds that environments get to close
 MOST_LOSSES = 3  # of one environment at one call; then the call itself is to blame, by a lack of memory for one

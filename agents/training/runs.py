@@ -16,15 +16,16 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from agents.environments import full_id
-from agents.training.population_vec_env import PopulationVecEnv
 from fusion_gym import rendering
 from fusion_gym.cli import UserError
+
+from ..environments import full_id
+from .population_vec_env import PopulationVecEnv
 
 
 def _ray_vec_env(makers: list[Callable[[], gym.Env]]) -> VecEnv:
     try:
-        from agents.training.ray_vec_env import RayVecEnv
+        from .ray_vec_env import RayVecEnv
     except ImportError as error:
         raise UserError("--vec-env ray needs Ray: pip install 'fusion-gym[scale]'.") from error
     return RayVecEnv(makers)
@@ -82,7 +83,7 @@ def make_envs(config: Mapping[str, Any], seed: int, folder: Path | None = None) 
     )
     if folder is None or not afar:
         return envs
-    from agents.training.ray_vec_env import MonitorFiles
+    from .ray_vec_env import MonitorFiles
 
     return MonitorFiles(envs, folder, INFO_KEYWORDS, override_existing=not going_on)
 

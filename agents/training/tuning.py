@@ -26,12 +26,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from agents.sb3 import algorithm, make_model
-from agents.training.callbacks import FusionMetrics, SeededEval
-from agents.training.runs import opened
 from fusion_gym import rendering
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_write, write_csv
+
+from ..sb3 import algorithm, make_model
+from .callbacks import FusionMetrics, SeededEval
+from .runs import opened
 
 STUDY, BEST, TABLE, PICTURE = "study.db", "best.yml", "trials.csv", "trials.png"
 WARM_UP = 4  # trials that are drawn at random and run to their end
