@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draws the pictures of README and docs from synthetic scenes: ``python docs/pictures.py``."""
+"""Draws the pictures of README and docs from the sample pairs and synthetic scenes: ``python docs/pictures.py``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-import fusion_gym  # noqa: F401  (registers the ids)
+import fusion_gym
 from agents import load_agent
-from fusion_gym.data import ImagePair
+from fusion_gym.data import ImagePair, Pair, load_pairs
 from fusion_gym.fuser import load_student
 from fusion_gym.hardening import draw, harden
 from fusion_gym.images import luminance
@@ -39,6 +39,12 @@ def pairs() -> dict[str, ImagePair]:
             found[scene.kind] = ImagePair(scene.kind, scene.ir, luminance(scene.vi), scene.vi)
         seed += 1
     return {kind: found[kind] for kind in SHOWN}
+
+
+def real() -> dict[str, ImagePair]:
+    """The sample pairs, as far as they are there, by name."""
+    files = [Pair(sample.ir.name, sample.ir, sample.vi) for sample in fusion_gym.samples()]
+    return {pair.name.removesuffix(".png"): pair for pair in load_pairs(files)}
 
 
 def hardened(pair: ImagePair, name: str, strength: float) -> ImagePair:
@@ -69,7 +75,7 @@ def frame() -> None:
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     scenes = pairs()
-    sheet("scenes.png", scenes, "small")
+    sheet("scenes.png", {**real(), "synthetic": scenes["night"]}, "small")
     damaged = {f"{name} {strength:g}": hardened(scenes["day"], name, strength) for name, strength in DAMAGE.items()}
     sheet("hardened.png", damaged, "base")
     frame()

@@ -25,6 +25,7 @@ from fusion_gym.images import DEEP_SUFFIXES, luminance, to_8_bit, write_image
 from fusion_gym.models.student import STUDENTS
 from fusion_gym.outputs import check_outputs
 from fusion_gym.rules import RULES
+from fusion_gym.sample_pairs import FOLDER, samples
 from fusion_gym.sources import Reader, add_range
 from fusion_gym.text import say
 from fusion_gym.video import SUFFIXES as VIDEO_SUFFIXES
@@ -45,8 +46,9 @@ class Job:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m fusion_gym.fuse", description=__doc__)
-    parser.add_argument("--ir", required=True, help="infrared: image, folder, pattern or video")
-    parser.add_argument("--vi", required=True, help="visible: the same kind")
+    parser.add_argument("--ir", help="infrared: image, folder, pattern or video")
+    parser.add_argument("--vi", help="visible: the same kind")
+    parser.add_argument("--samples", action="store_true", help="take the pairs that come with the package")
     parser.add_argument("--out", required=True, help="image, folder, pattern or video (.mkv: lossless) to make")
     names = ", ".join((*STUDENTS, *RULES))
     parser.add_argument("--student", default=DEFAULT, help=f"{names}, or a .pt or .onnx file (default: {DEFAULT})")
@@ -59,7 +61,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--colour", action=argparse.BooleanOptionalAction, default=True, help="the visible's colour")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.samples:
+        if args.ir or args.vi:
+            parser.error("--samples takes the place of --ir and --vi; leave them out")
+        if not samples():
+            parser.error(f"the sample pairs have been taken out of {FOLDER}; give --ir and --vi")
+        args.ir, args.vi = str(FOLDER / "ir"), str(FOLDER / "vi")
+    elif args.ir is None or args.vi is None:
+        parser.error("give both --ir and --vi, or --samples")
+    return args
 
 
 def _is_video(path: Path) -> bool:
