@@ -22,7 +22,7 @@ def choices(name: str, value: Any, kind: type[_T]) -> tuple[_T, ...]:
     return values
 
 
-def one_of(name: str, value: Any, allowed: Iterable[_T]) -> _T:
+def one_of(name: str, value: _T, allowed: Iterable[_T]) -> _T:
     """A value that is among those allowed."""
     known = tuple(allowed)
     if value not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -94,7 +94,7 @@ class Record:
 
 def _fault(facts: Mapping[str, Any]) -> str | None:
     """What is wrong with the contents of a record; None where nothing is."""
-    checks = {
+    checks: dict[str, Callable[[Any], bool]] = {
         "env": lambda value: isinstance(value, str),
         "kwargs": lambda value: isinstance(value, dict),
         "actions": lambda value: isinstance(value, list) and all(_numbers(action) for action in value),

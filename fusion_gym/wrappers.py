@@ -60,12 +60,14 @@ class DiscreteActions(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.R
             action[component] = np.clip(action[component] + (STEP if move % 2 == 0 else -STEP), -1.0, 1.0)
         return action
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode; see `gymnasium.Env.reset`."""
         self._observation, info = self.env.reset(seed=seed, options=options)
         return self._observation, info
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Makes a move; see `gymnasium.Env.step`.
 
         Raises:
@@ -120,7 +122,9 @@ class RecordEpisode(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.Rec
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode; see `gymnasium.Env.reset`."""
         self._finish("unfinished")
         generator = None if seed is not None else self.unwrapped.np_random.bit_generator.state
@@ -128,7 +132,7 @@ class RecordEpisode(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.Rec
         self._start, self._actions, self._rewards = {"seed": seed, "generator": generator}, [], []
         return observation, info
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Takes a step; see `gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._actions.append(np.asarray(action, dtype=np.float64).tolist())
