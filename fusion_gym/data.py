@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusion_gym.files import atomic_path
+from fusion_gym.files import atomic_path, make_folder
 from fusion_gym.images import SUFFIXES, luminance, read_image
 from fusion_gym.sources import Reader
 from fusion_gym.synthetic import generate_scenes
@@ -441,7 +441,7 @@ def cached_array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     if array is None:
         array = np.ascontiguousarray(make())
         with contextlib.suppress(OSError):  # without a cache it is made every time
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
                 file.write(_seal(key, array))

@@ -89,6 +89,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder, and those above it, where they are not there yet.
+
+    Raises:
+        FileError: If that is impossible.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise FileError(f"{path} is a file or a broken link, not a folder; choose another place.") from error
+    except OSError as error:
+        raise FileError(_sentence(Path(path), error)) from error
+    return Path(path)
+
+
 def atomic_write(path: str | Path, content: str | bytes) -> None:
     r"""Writes text (UTF-8, line ends as given) or bytes to a file, whole or not at all.
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fusion_gym.cli import UserError, guard
 from fusion_gym.data import natural, pair_folders
+from fusion_gym.files import make_folder
 from fusion_gym.fuser import BACKENDS, DEFAULT, Fuser, load_student
 from fusion_gym.images import DEEP_SUFFIXES, luminance, to_8_bit, write_image
 from fusion_gym.models.student import STUDENTS
@@ -160,7 +161,7 @@ def prepare(outputs: Sequence[Path], overwrite: bool, sources: Sequence[Path], f
         if out.exists() and not overwrite:
             raise UserError(f"{out} exists; give --overwrite, or another --out.")
     for folder in {out.parent for out in outputs}:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
 
 def _aligned(ir: np.ndarray, vi: np.ndarray, align: str | None, names: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fusion_gym.data import cache_dir
 from fusion_gym.export import GRAPH, describe, export_onnx
+from fusion_gym.files import make_folder
 from fusion_gym.images import luminance, restore_colour
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.light import EVERY, scene_statistics
@@ -165,7 +166,7 @@ def _exported(student: Student) -> Path:
         digest.update(name.encode() + value.numpy().tobytes())
     path = cache_dir() / f"student-{digest.hexdigest()[:24]}.onnx"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         export_onnx(student, path, describe(student))
     return path
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fusion_gym.cli import guard
 from fusion_gym.data import ImagePair, load_splits, sets_of
-from fusion_gym.files import atomic_path
+from fusion_gym.files import atomic_path, make_folder
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
@@ -125,7 +125,7 @@ def train(args: argparse.Namespace) -> Path:
         net.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
     average = copy.deepcopy(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=args.learning_rate)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     done = 0
     if args.resume:
         state: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)

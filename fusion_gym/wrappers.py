@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from fusion_gym.files import make_folder
 from fusion_gym.observations import index
 from fusion_gym.record import Record, RecordError, identity
 
@@ -116,7 +117,7 @@ class RecordEpisode(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.Rec
         if env.action_space != env.unwrapped.action_space:
             raise RecordError("RecordEpisode belongs inside of wrappers that change the actions; apply it first.")
         self._folder, self._prefix, self._trigger = Path(folder), name_prefix, episode_trigger
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._episodes = self._number = 0
         self._start: dict[str, Any] | None = None
         self._actions: list[list[float]] = []

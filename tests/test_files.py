@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -115,3 +116,17 @@ def test_a_name_that_is_no_utf_8_is_written_and_read_back(tmp_path):
     files.write_csv(tmp_path / "a.csv", [{"image": name}])
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {name: 1}
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "image\n\\udcff\\udce4.png\n"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    loop = tmp_path / "loop"
+    try:
+        loop.symlink_to(loop)
+    except OSError:
+        pytest.skip("this system lets us make no symbolic links")
+    for path in (tmp_path / "file", tmp_path / "file" / "x", loop, loop / "x", tmp_path / ("n" * 256)):
+        with pytest.raises(files.FileError, match=re.escape(str(path))) as caught:
+            files.make_folder(path)
+        assert "choose another place" in str(caught.value) and "Errno" not in str(caught.value)
+    assert files.make_folder(tmp_path / "a" / "b") == files.make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
