@@ -30,14 +30,13 @@ from fusion_gym.cli import (
     check_finite,
     check_keys,
     check_seed,
-    free_folder,
     guard,
     parse_settings,
     read_yaml,
-    unused,
 )
 from fusion_gym.data import load_splits
 from fusion_gym.distiller import SELF_LOSSES
+from fusion_gym.folders import free_folder, of_run, unused
 from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.models.student import STUDENTS, save_student
 from fusion_gym.outputs import check_outputs
@@ -295,13 +294,18 @@ def run(args: argparse.Namespace) -> None:
         report.check_pairs(pairs, data)  # or here, not after the training
         fused_pairs(config["teacher"], pairs)
     check_folder(config["teacher"], reported, config["ir_range"])
-    out.mkdir(parents=True, exist_ok=True)
+    with of_run(args.resume, args.out, Path("runs/student")) as out:
+        work(config, out, env, agent, args.progress)
+
+
+def work(config: dict[str, Any], out: Path, env: gym.Env, agent: Agent, progress: bool) -> None:
+    """Distils, judges and reports, in a folder that is this process's."""
     files.atomic_write(out / CONFIG, yaml.safe_dump(config, sort_keys=False))
     stretches, updates = rhythm(config)
     total = config["decisions"] * stretches * updates
     print(f"{total} updates in {config['decisions']} decisions of {config['agent']}, seed {config['seed']}; {out}")
     plain: Any = env.unwrapped
-    log = train(plain, agent, config, out, args.progress)
+    log = train(plain, agent, config, out, progress)
     student = plain.distiller.student.cpu().eval()
     save_student(student, out / "student.pt")
     made = ["student.pt"]
@@ -312,7 +316,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         print("No ONNX file: it needs pip install 'fusion-gym[deploy]', then --resume.")
     curves(log, out)
-    judge(student, config, out, args.progress)
+    judge(student, config, out, progress)
     size = sum(parameter.numel() for parameter in student.parameters())
     print(f"A student of {size:,} weights is in {out}: {', '.join(made)}, metrics.csv, curves and contact sheets.")
     print(f"Next: look at {out / 'contact_sheet.png'}.")

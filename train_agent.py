@@ -28,6 +28,7 @@ from agents.training.evaluation import Outcome, evaluate, extremes, print_outcom
 from agents.training.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_logger, opened
 from fusion_gym import files
 from fusion_gym.cli import UserError, guard, parse_settings
+from fusion_gym.folders import of_run
 from fusion_gym.sources import add_range
 from fusion_gym.wrappers import RecordEpisode
 
@@ -200,6 +201,12 @@ def run(args: argparse.Namespace) -> None:
     make_model(config["algo"], wrapped, config["hyperparams"], device="cpu")  # mistakes show before anything is written
     done = checkpoints(out)[-1][0] if checkpoints(out) else 0
     expected = max(1, round(minutes(env, config, done)))
+    with of_run(args.resume, args.out, Path("runs") / config["algo"]) as out:
+        work(args, config, out, env, expected)
+
+
+def work(args: argparse.Namespace, config: dict[str, Any], out: Path, env: gym.Env, expected: int) -> None:
+    """Trains or tunes, and reports, in a folder that is this process's."""
     write_config(out, config)
     steps = config["n_timesteps"]
     print(f"{config['algo']} on {config['env']}, {steps} steps, seed {config['seed']}; folder {out}")

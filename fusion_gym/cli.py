@@ -139,26 +139,6 @@ def check_seed(seed: Any) -> None:
         raise UserError(f"seed={seed} is not allowed; give a whole number from 0 to {2**31 - 1}.")
 
 
-def unused(folder: Path) -> Path:
-    """The folder itself, if it is new or empty.
-
-    Raises:
-        UserError: If something is in it, or it is a file.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is in use; give --resume {folder} to continue it, or another --out.")
-    return folder
-
-
-def free_folder(base: Path) -> Path:
-    """``base``, or the first of ``base-2``, ``base-3``, ... that is not in use."""
-    number, folder = 1, base
-    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
-
-
 def guard(command: str, run: Callable[[], None], interrupted: str) -> int:
     """Runs a command so that a user's mistake gives one sentence on stderr instead of a traceback.
 

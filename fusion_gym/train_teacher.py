@@ -22,6 +22,7 @@ from tqdm import tqdm
 from fusion_gym.cli import guard
 from fusion_gym.data import ImagePair, load_splits, sets_of
 from fusion_gym.files import atomic_path, make_folder
+from fusion_gym.folders import held
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
@@ -126,43 +127,46 @@ def train(args: argparse.Namespace) -> Path:
     average = copy.deepcopy(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=args.learning_rate)
     make_folder(args.out)
-    done = 0
-    if args.resume:
-        state: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        crops.rng.bit_generator.state = state["rng"]
-        done = state["done"]
-    bar = tqdm(range(done, args.updates), initial=done, total=args.updates, disable=not args.progress, desc="teacher")
-    smooth: dict[str, float] = {}
-    for update in bar:
-        warm = min(1.0, (update + 1) / 100)
-        rate = args.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / args.updates)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        ir, vi = (image.to(device) for image in crops.batch(args.batch_size))
-        worth = objective(net(ir, vi), ir, vi, goals)
-        loss = loss_of(worth, goals).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        decay = min(0.998, (update + 1) / (update + 10))
-        with torch.no_grad():
-            for mean, weight in zip(average.parameters(), net.parameters(), strict=True):
-                mean.lerp_(weight, 1 - decay)
-        for name, value in worth.items():
-            now = float(value.detach().mean())
-            smooth[name] = 0.98 * smooth.get(name, now) + 0.02 * now
-        if update % 20 == 0:
-            bar.set_postfix({name: f"{value:.1f}" for name, value in smooth.items()})
-        if (update + 1) % args.save_freq == 0 or update + 1 == args.updates:
-            with atomic_path(weights) as temporary:
-                torch.save(average.state_dict(), temporary)
-            state = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            with atomic_path(checkpoint) as temporary:
-                torch.save({**state, "rng": crops.rng.bit_generator.state, "done": update + 1}, temporary)
+    with held(args.out):
+        done = 0
+        if args.resume:
+            state: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
+            net.load_state_dict(state["net"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            crops.rng.bit_generator.state = state["rng"]
+            done = state["done"]
+        bar = tqdm(
+            range(done, args.updates), initial=done, total=args.updates, disable=not args.progress, desc="teacher"
+        )
+        smooth: dict[str, float] = {}
+        for update in bar:
+            warm = min(1.0, (update + 1) / 100)
+            rate = args.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / args.updates)))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            ir, vi = (image.to(device) for image in crops.batch(args.batch_size))
+            worth = objective(net(ir, vi), ir, vi, goals)
+            loss = loss_of(worth, goals).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            decay = min(0.998, (update + 1) / (update + 10))
+            with torch.no_grad():
+                for mean, weight in zip(average.parameters(), net.parameters(), strict=True):
+                    mean.lerp_(weight, 1 - decay)
+            for name, value in worth.items():
+                now = float(value.detach().mean())
+                smooth[name] = 0.98 * smooth.get(name, now) + 0.02 * now
+            if update % 20 == 0:
+                bar.set_postfix({name: f"{value:.1f}" for name, value in smooth.items()})
+            if (update + 1) % args.save_freq == 0 or update + 1 == args.updates:
+                with atomic_path(weights) as temporary:
+                    torch.save(average.state_dict(), temporary)
+                state = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+                with atomic_path(checkpoint) as temporary:
+                    torch.save({**state, "rng": crops.rng.bit_generator.state, "done": update + 1}, temporary)
     return weights
 
 

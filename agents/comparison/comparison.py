@@ -22,7 +22,8 @@ from tqdm import tqdm
 from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
 from fusion_gym.data import sets_of
 from fusion_gym.env import FusionDistillEnv
-from fusion_gym.files import atomic_write, write_csv
+from fusion_gym.files import atomic_write, make_folder, write_csv
+from fusion_gym.folders import held, is_free
 from fusion_gym.outputs import check_outputs
 from fusion_gym.teachers import check_folder
 
@@ -236,17 +237,16 @@ class Comparison:
             environment.cache_clear()
             judge.cache_clear()
 
-    def open(self) -> None:
-        """Makes the folder, or checks that the comparison in it is this one.
+    def configuration(self) -> dict[str, Any]:
+        """What the folder's configuration says from now on; what is in the folder must fit it.
 
         Raises:
             UserError: If the folder is in use by something else.
         """
-        path = self.out / CONFIG
         facts = {"tests": list(self.tests), **origin(), "instances": self.instances}
         config = json.loads(json.dumps(facts))
-        if path.is_file():
-            earlier = read_yaml(path)
+        if (self.out / CONFIG).is_file():
+            earlier = read_yaml(self.out / CONFIG)
             for key, old, new in _pairs(earlier, config):
                 if old != new:
                     raise UserError(
@@ -254,16 +254,23 @@ class Comparison:
                         "settings."
                     )
             config["instances"] = {**earlier["instances"], **config["instances"]}
-        elif self.out.exists() and any(self.out.iterdir() if self.out.is_dir() else [self.out]):
+        elif not is_free(self.out):
             raise UserError(f"{self.out} is in use and holds no comparison; give another --out.")
-        for folder in ("cells", "search/cells"):
-            (self.out / folder).mkdir(parents=True, exist_ok=True)
-        atomic_write(path, yaml.safe_dump(config, sort_keys=False))
+        return config
 
     def run(self) -> None:
         """Searches, trains, judges and reports."""
         self.check()
-        self.open()
+        self.configuration()
+        make_folder(self.out)
+        with held(self.out):
+            config = self.configuration()  # once more: another process may have run here in the meantime
+            for folder in ("cells", "search/cells"):
+                (self.out / folder).mkdir(parents=True, exist_ok=True)
+            atomic_write(self.out / CONFIG, yaml.safe_dump(config, sort_keys=False))
+            self._work()
+
+    def _work(self) -> None:
         with self._pool() as pool:
             rivals = Rivals(self.out / "search", lambda cells, title: self._trials(pool, cells, title))
             cells = [cell for entrant in self.entrants for cell in self._cells(entrant, rivals)]

@@ -15,7 +15,8 @@ import numpy as np
 import yaml
 
 from fusion_gym import files
-from fusion_gym.cli import UserError, check_keys, check_seed, free_folder, parse_settings, read_yaml, unused
+from fusion_gym.cli import UserError, check_keys, check_seed, parse_settings, read_yaml
+from fusion_gym.folders import free_folder, unused
 
 from ..sb3 import algorithm, hyperparameters
 from .runs import VEC_ENVS
