@@ -246,8 +246,9 @@ def work(args: argparse.Namespace, config: dict[str, Any], out: Path, env: gym.E
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; a user's mistake gives one sentence and exit code 2."""
-    args = parse(argv)
-    return guard("train_agent.py", lambda: run(args), "Stopped and saved; --resume with the run's folder continues.")
+    return guard(
+        "train_agent.py", lambda: run(parse(argv)), "Stopped and saved; --resume with the run's folder continues."
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from fusion_gym.text import Notice, say
+from fusion_gym.stopping import Stopped, stoppable
+from fusion_gym.text import Notice, encodable, say
 
 USER_ERROR, INTERRUPTED, UNHEARD = 2, 130, 141
 MOST_VALUES = 100_000  # of a YAML text; by aliases a short one can stand for any number
@@ -142,30 +143,58 @@ def check_seed(seed: Any) -> None:
 def guard(command: str, run: Callable[[], None], interrupted: str) -> int:
     """Runs a command so that a user's mistake gives one sentence on stderr instead of a traceback.
 
+    Ctrl-C and the signals that end a process (`fusion_gym.stopping`) let it clean up and save; what its output's
+    code page lacks is shown by something that is there.
+
     Args:
         command: Name of the command, in front of the message.
         run: What it does.
         interrupted: What to say after Ctrl-C.
 
     Returns:
-        The exit code: 0, 2 after a mistake (any ValueError or OSError), 130 after Ctrl-C, 141 where the reader of the
-        output has gone.
+        The exit code: 0; 2 after a mistake (any ValueError or OSError); 130 after Ctrl-C, 143 after SIGTERM, 129 after
+        SIGHUP; 141 where the reader of the output has gone.
     """
-    try:
-        with _notices(command):
-            run()
-        return UNHEARD if _unheard() else 0
-    except SystemExit:
-        _unheard()
-        raise
-    except KeyboardInterrupt:
-        say("", interrupted, error=True)
-        return INTERRUPTED
-    except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and (_unheard() or _is_broken(sys.stdout)):
-            return UNHEARD
-        say(f"{command}: {' '.join(str(error).split())}", error=True)
-        return USER_ERROR
+    with stoppable(), encodable():
+        try:
+            with _notices(command):
+                run()
+            return UNHEARD if _unheard() else 0
+        except SystemExit:
+            _unheard()
+            raise
+        except KeyboardInterrupt as stop:
+            _complain("", interrupted)
+            return stop.code if isinstance(stop, Stopped) else INTERRUPTED
+        except (ValueError, OSError) as error:
+            if isinstance(error, BrokenPipeError) and (_unheard() or _is_broken(sys.stdout)):
+                return UNHEARD
+            _complain(f"{command}: {_sentence(error)}")
+            return USER_ERROR
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:  # the system's own, which says "[Errno 28] No space left ..."
+        return f"{error.filename or 'A file or a stream'} cannot be read or written: {error.strerror}."
+    return " ".join(str(error).split())
+
+
+def _complain(*lines: str) -> None:
+    """Says what is wrong, where there is anybody left to tell; output that cannot be written leads to nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        say(*lines, error=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # there is none, or its disk is full, or its terminal has gone
+            _lead_to_nowhere(stream)
+
+
+def _lead_to_nowhere(stream: Any) -> None:
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _unheard() -> bool:
@@ -174,7 +203,7 @@ def _unheard() -> bool:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _lead_to_nowhere(sys.stdout)
         return True
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import hashlib
@@ -9,8 +10,11 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +24,10 @@ from fusion_gym.text import plain
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.(?P<machine>[0-9a-f]{6})-(?P<pid>[0-9]{1,10})-(?P<one>[0-9a-f]{8}).*")
+_LONG_AGO = 24 * 3600.0  # seconds
+_in_use: set[str] = set()  # this process's temporaries
+_next_sweep: dict[Path, float] = {}
 _LITTLE = 1 << 20  # bytes; a disk with less is full
 _LONG = 16  # bytes of a suffix that says what a file is
 _FORMULA = ("=", "+", "-", "@")  # how a spreadsheet's formula begins
@@ -47,6 +55,50 @@ def _mark(path: Path) -> str:
     return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}."
 
 
+def _place() -> str:
+    """Which process a temporary is of: a digest of the machine's name, and the number."""
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f"{machine}-{os.getpid()}"
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the temporaries that killed processes left in a folder.
+
+    Of this machine's processes those that have ended, of other machines' those that nobody wrote to for a day. A large
+    folder is looked through less often than it is written to.
+    """
+    begin = time.monotonic()
+    if begin < _next_sweep.get(folder, 0.0):
+        return
+    machine = _place().partition("-")[0]
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            known = _TEMPORARY.fullmatch(entry.name)
+            if known is None or known["one"] in _in_use:
+                continue
+            with contextlib.suppress(OSError):
+                old = time.time() - entry.stat(follow_symlinks=False).st_mtime > _LONG_AGO
+                if old or (known["machine"] == machine and not _lives(int(known["pid"]))):
+                    os.unlink(entry.path)
+    now = time.monotonic()
+    _next_sweep[folder] = now + 10 * (now - begin)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process other than this one is there; what this one has is in `_in_use`."""
+    if pid == os.getpid():
+        return False
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
 def _short_suffix(path: Path) -> str:
     return path.suffix if len(os.fsencode(path.suffix)) <= _LONG else ""
 
@@ -57,7 +109,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Whatever the block raises, an earlier file of that name stays as it was and the temporary one is removed. The
     temporary file is in the same folder and has the same suffix, for writers that choose the format by it. Its name
-    is hidden, short whatever the length of the file's, and begins alike for one file.
+    is hidden, short whatever the length of the file's, and begins alike for one file. What a killed process left in
+    the folder is removed.
 
     Args:
         path: The file to write; its folder must exist. A symbolic link stays, its target is replaced.
@@ -73,7 +126,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise FileError(f"{path} cannot be written, for there is no folder {path.parent}; create it first.")
     if path.exists() and not path.is_file():
         raise FileError(f"{path} is a folder or a device; give the name of a file.")
-    temporary = path.with_name(f"{_mark(path)}{secrets.token_hex(4)}{_short_suffix(path)}")
+    one = secrets.token_hex(4)
+    temporary = path.with_name(f"{_mark(path)}{_place()}-{one}{_short_suffix(path)}")
+    _in_use.add(one)
+    _sweep(path.parent)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -87,6 +143,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise FileError(_sentence(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
+        _in_use.discard(one)
 
 
 def make_folder(path: str | Path) -> Path:

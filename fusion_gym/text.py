@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import sys
+import unicodedata
+from collections.abc import Iterator
+
+_ERRORS = "fusion_gym.alike"
+_ALIKE = dict(zip("−–—‑×·•…↓↑→←’‘“”°±≤≥≈", "----x.*.v^><''\"\"o~<>~", strict=True))  # one for one: columns stay in line
 
 
 class Notice(UserWarning):
@@ -26,3 +33,46 @@ def say(*lines: object, error: bool = False) -> None:
         error: Whether they go to standard error.
     """
     print(*map(plain, lines), sep="\n", file=sys.stderr if error else sys.stdout)
+
+
+def _alike(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that a code page lacks; an error handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_ascii, error.object[error.start : error.end])), error.end
+
+
+def _ascii(char: str) -> str:
+    if char == "√":
+        return "sqrt"
+    if char in _ALIKE:
+        return _ALIKE[char]
+    name = unicodedata.name(char, "")
+    if name.startswith("GREEK") and " LETTER " in name:
+        letter = name.split(" LETTER ")[1].partition(" WITH ")[0].title()
+        return letter if "CAPITAL" in name else letter.lower()
+    plain_ones = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode("ascii")
+    return plain_ones or char.encode("ascii", "backslashreplace").decode("ascii")
+
+
+codecs.register_error(_ERRORS, _alike)
+
+
+@contextlib.contextmanager
+def encodable() -> Iterator[None]:
+    """Within the block standard output and error take any text, whatever their code page.
+
+    What the code page lacks is shown by a character like it, or escaped. An ``errors`` of the user's own, as in
+    ``PYTHONIOENCODING=ascii:replace``, stays.
+    """
+    changed = []
+    for stream, usual in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
+        if getattr(stream, "errors", None) in (usual, "strict", "surrogateescape") and hasattr(stream, "reconfigure"):
+            changed.append((stream, stream.errors))
+            stream.reconfigure(errors=_ERRORS)
+    try:
+        yield
+    finally:
+        for stream, errors in changed:
+            with contextlib.suppress(OSError, ValueError):  # it is closed, or cannot be flushed
+                stream.reconfigure(errors=errors)

@@ -167,7 +167,8 @@ def test_a_killed_training_continues_from_its_last_checkpoint(tmp_path, capsys, 
     assert no_traces(out)
 
 
-def test_ctrl_c_saves(tmp_path, start):
+@pytest.mark.parametrize(("request_to_stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_request_to_stop_saves(request_to_stop, code, tmp_path, start):
     out = tmp_path / "run"
     arguments = [*PPO, "-n", "4000", "--save-freq", "4000", "--eval-freq", "0", "--vec-env", "subproc", "--n-envs", "1"]
     process = start("train_agent.py", *arguments, "--out", out)
@@ -175,8 +176,8 @@ def test_ctrl_c_saves(tmp_path, start):
     while not (out / "progress.csv").is_file() or "rollout" not in (out / "progress.csv").read_text():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    assert process.wait(120) == 130
+    os.killpg(process.pid, request_to_stop)  # as terminals and schedulers do: to the workers too
+    assert process.wait(120) == code
     assert len(list(out.glob("rl_model_*_steps.zip"))) == 1
 
 

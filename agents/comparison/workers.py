@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, cast
+
+from fusion_gym.stopping import leave_to_parent
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def _attempt(function: Callable[[Any], Any], job: Any) -> Any:
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     """Life of a worker; it ends when the other side of the connection is gone, also by a kill."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
+    leave_to_parent()  # which ends its workers
     while True:
         try:
             connection.send(_attempt(function, connection.recv()))
@@ -102,7 +103,7 @@ class Pool:
     ) -> None:
         """Ends the processes, those at work too."""
         for connection, process in self._processes.items():
-            process.terminate()
+            process.kill()
             process.join()
             connection.close()
         self._processes.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from fusion_gym import rendering
 from fusion_gym.cli import UserError
+from fusion_gym.stopping import leave_to_parent
 
 from ..environments import full_id
 from .population_vec_env import PopulationVecEnv
@@ -41,7 +41,7 @@ INFO_KEYWORDS = ("score", "score_clean", "score_hardened", "diverged")  # column
 
 
 class WorkerSetup:
-    """Applied to every environment in its process: wrappers, and Ctrl-C left to the main process."""
+    """Applied to every environment in its process: wrappers, and requests to stop left to the main process."""
 
     def __init__(self, wrapper: str | None) -> None:
         self.wrapper = wrapper
@@ -49,7 +49,7 @@ class WorkerSetup:
     def __call__(self, env: gym.Env) -> gym.Env:
         """Wraps an environment, in its process."""
         if multiprocessing.parent_process() is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            leave_to_parent()
         if self.wrapper is None:
             return env
         module, _, name = self.wrapper.rpartition(".")
@@ -104,6 +104,10 @@ def opened(config: Mapping[str, Any], seed: int, folder: Path | None = None) -> 
             "A worker process died, perhaps for want of memory; give --resume the run's folder, which continues from "
             "the last checkpoint."
         ) from error
+    except KeyboardInterrupt:
+        if isinstance(envs, SubprocVecEnv):
+            envs.waiting = False  # some answers may have been taken already; closing would wait for them for ever
+        raise
     finally:
         if envs is not None:
             with suppress(EOFError, ConnectionError):  # of the dead worker
