@@ -15,6 +15,7 @@ import numpy as np
 
 from fusion_gym.cli import UserError, nearest
 
+from .feedback import RULES, Rule
 from .scripted import SCHEDULES, make_schedule
 
 __all__ = ["SHIPPED", "Agent", "load_agent", "settings_of"]
@@ -53,8 +54,9 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     Args:
         spec: ``ppo`` or ``sac``, the trained agents that come with the package; a trained agent's zip file; a
             schedule (`agents.scripted`): ``constant``, ``linear``, ``cosine``, ``cyclic``, ``curriculum``,
-            ``random``, ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
-            (``constant:guidance=0.3,noise=0.5``, ``linear:guidance=1..0``), ``piecewise:FILE.yml``; or
+            ``epsilon``, ``random``, ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
+            (``constant:guidance=0.3,noise=0.5``, ``linear:guidance=1..0``), ``piecewise:FILE.yml``; a rule that sees
+            the state (`agents.feedback`): ``follow``, ``weakest``, ``hold``, ``deployed``; or
             ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``, made as ``Class.load(FILE, env)``.
         env: The environment that the agent is to act in.
         trust: Whether a zip file of unknown origin may be unpickled, that is, may run code of its author's.
@@ -66,14 +68,16 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
     name, _, settings = spec.partition(":")
     if name in SCHEDULES:
         return make_schedule(name, settings, env.get_wrapper_attr("action_names"))
+    if spec in RULES:
+        return Rule(spec, env.get_wrapper_attr("action_names"))
     if Path(spec).suffix == ".zip" or Path(spec).is_file():
         from .sb3 import load_model  # brings torch with it
 
         return load_model(spec, env, trust)
     if settings and not Path(spec).exists():
         return _own_agent(name, settings, env)
-    known = nearest(name, [*SCHEDULES, *SHIPPED])
-    raise UserError(f"There is no agent {spec!r}: no such zip file, and no schedule of this name; {known}")
+    known = nearest(name, [*SCHEDULES, *RULES, *SHIPPED])
+    raise UserError(f"There is no agent {spec!r}: no such zip file, and no schedule or rule of this name; {known}")
 
 
 def settings_of(spec: str) -> dict[str, Any]:

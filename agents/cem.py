@@ -25,7 +25,7 @@ from fusion_gym.observations import OBSERVATIONS, index
 
 from .environments import make_checked
 
-FEATURES = ("progress", "loss_guide", "loss_self", "gap_structure", "score_clean", "score_hardened")
+FEATURES = ("progress", "loss_guide", "loss_self", "gap_structure", "score_clean", "score", "teacher_score")
 _WHERE = [index(name) for name in FEATURES]
 _LOW, _HIGH = np.array([(OBSERVATIONS[at].low, OBSERVATIONS[at].high) for at in _WHERE]).T
 

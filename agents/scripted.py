@@ -14,11 +14,11 @@ import numpy as np
 
 from fusion_gym.actions import ACTIONS, encode
 from fusion_gym.cli import UserError, check_keys, read_yaml
-from fusion_gym.hardening import HARDENINGS
+from fusion_gym.conditions import HARDENINGS
 from fusion_gym.observations import index
 
 Points = Sequence[tuple[float, float]]
-_CLEAN: dict[str, Points] = {name: [(0, 0)] for name in (*HARDENINGS, "selection")}
+_CLEAN: dict[str, Points] = {name: [(0, 0)] for name in HARDENINGS}
 _HARDER: dict[str, Points] = {name: [(0, 0), (1, 0.5)] for name in HARDENINGS}
 _FALLING: dict[str, Points] = {"guidance": [(0, 1), (1, 0)]}
 
@@ -28,7 +28,9 @@ SCHEDULES: dict[str, dict[str, Points]] = {
     "linear": _FALLING,
     "cosine": _FALLING,
     "cyclic": _HARDER,
-    "curriculum": {**_FALLING, **_HARDER, "selection": [(0, 0), (1, 2)]},
+    "curriculum": {**_FALLING, **_HARDER},
+    "epsilon": {name: [(0, 0), (0.25, 0), (1, 1)] for name in HARDENINGS},  # as in arXiv:2509.23325
+    "nothing": {"rate": [(0, 0)]},
     "no-teacher": {"guidance": [(0, 0)], **_CLEAN},
     "teacher-only": {"guidance": [(0, 1)], **_CLEAN},
     "hardening-only": {"guidance": [(0, 0)]},

@@ -72,7 +72,6 @@ def bench_reference(args: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     count = args.repetitions + 1
     actions = rng.uniform(-1, 1, (count, *env.action_space.shape)).astype(np.float32)
-    actions[:, env.action_names.index("selection")] = -1  # rounding decides now and then which patch is drawn
     taken: dict[str, list[float]] = {"step": [], "plain step": []}
 
     def step(name: str, one: gym.Env) -> None:

@@ -30,9 +30,8 @@ from torch.nn import functional as F
 
 from fusion_gym.cli import guard
 from fusion_gym.data import find_pairs, load_pairs, probe_crops
-from fusion_gym.hardening import BLUR_SIGMA, DIMMING, FADING, GLARE, HARDENINGS, NOISE_STD, Draw, draw, harden
-from fusion_gym.metrics import Sources
-from fusion_gym.score import measure, ratios, score
+from fusion_gym.hardening import BLUR_SIGMA, DIMMING, FADING, GLARE, HARDENINGS, NOISE_STD, Draw, damage, draw
+from fusion_gym.score import Yardstick
 from fusion_gym.tensors import Fuse, unit
 
 STRENGTHS = (0.5, 1.0)
@@ -88,12 +87,10 @@ def restored(name: str, strength: float, ir: Tensor, vi: Tensor, drawn: Draw) ->
     return ir, vi
 
 
-def losses(fuse: Fuse, inputs: dict[str, tuple[Tensor, Tensor]], reference: Tensor) -> dict[str, float]:
+def losses(fuse: Fuse, inputs: dict[str, tuple[Tensor, Tensor]], yardstick: Yardstick) -> dict[str, float]:
     """Points of the score lost by each kind of degradation."""
-    sources = Sources(*inputs["clean"])
-    known = measure(reference, sources)
     points = {
-        name: 100 * float(score(ratios(measure(fuse(*pair).clamp(0, 1), sources), known)).mean())
+        name: 100 * float(yardstick.score(fuse(*pair).clamp(0, 1), damaged=name != "clean").mean())
         for name, pair in inputs.items()
     }
     return {name: points["clean"] - value for name, value in points.items() if name != "clean"}
@@ -112,16 +109,16 @@ def run(args: argparse.Namespace) -> None:
     with torch.inference_mode():
         for each in args.sets:
             ir, vi = crops(args.root / each)
-            drawn = draw(len(ir), torch.Generator().manual_seed(0), full=True)
+            drawn = draw(len(ir), torch.Generator().manual_seed(0))
             inputs, undone = {"clean": (ir, vi)}, {"clean": (ir, vi)}
             for hardening, strength in product(HARDENINGS, STRENGTHS):
                 kind = f"{hardening} {strength:g}"
-                inputs[kind] = harden(ir, vi, {hardening: strength}, drawn)
+                inputs[kind] = damage(ir, vi, {hardening: strength}, drawn)
                 undone[kind] = restored(hardening, strength, *inputs[kind], drawn)
-            reference = networks["teacher"](ir, vi)
+            yardstick = Yardstick(ir, vi, networks["teacher"](ir, vi))
             for name, fuse in networks.items():
-                totals[name].append(losses(fuse, inputs, reference))
-            totals["restored"].append(losses(networks["teacher"], undone, reference))
+                totals[name].append(losses(fuse, inputs, yardstick))
+            totals["restored"].append(losses(networks["teacher"], undone, yardstick))
     table = {
         name: {kind: float(np.mean([row[kind] for row in rows])) for kind in rows[0]} for name, rows in totals.items()
     }

@@ -35,7 +35,7 @@ from fusion_gym.data import DataError, find_pairs, load_pairs, probe_crops
 from fusion_gym.images import read_gray
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.metrics import Sources, evaluate, evaluate_per_source
-from fusion_gym.score import SCORE_WEIGHTS
+from fusion_gym.score import CLEAN_PARTS
 from fusion_gym.tensors import unit
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "inputs"
@@ -134,7 +134,7 @@ def bench_reward(stacks: list[Stack], repetitions: int) -> dict[str, Any]:
     """The metrics of the score on 16 crops, together and one by one."""
     ir, vi, fused = tensors(list(probe_crops(stacks, 96, 16)))
     sources = Sources(ir, vi)
-    sides = {"all": tuple(SCORE_WEIGHTS)} | {name: (name,) for name in SCORE_WEIGHTS}
+    sides = {"all": tuple(CLEAN_PARTS)} | {name: (name,) for name in CLEAN_PARTS}
     calls = {side: partial(evaluate_per_source, fused, sources, names) for side, names in sides.items()}
     result = compare(calls, max(20, repetitions), "reward")
     shown = {side: {key: 1000 * row[key] for key in ("median", "low", "processor")} for side, row in result.items()}

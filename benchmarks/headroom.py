@@ -1,11 +1,19 @@
 #!/usr/bin/env python
-"""What there is to decide: the final score under constant guidance, for teachers, starts and rates, beside seed noise.
+"""What there is to decide: how well students end under constants, schedules, rules that see the state, and a search.
 
-    python benchmarks/headroom.py --data FOLDER[,FOLDER…] [--seeds 3] [--json headroom.json]
+    python benchmarks/headroom.py [--data FOLDER[,FOLDER…]] [--seeds 3] [--updates 20] [--json headroom.json]
 
-An agent is worth its training only where no constant is right for all instances: where the best guidance differs from
-row to row by more than the seeds move a result. The last columns are the gain of the best constant of a row over the
-one that is best for all rows, and the standard deviation over seeds, averaged over the row.
+An agent is worth its training only where no constant is right for all instances, and it is worth more than a rule
+only where something is left above the best rule. For every kind of instance the table has the mean gain of the score
+over an episode, in hundredths, under
+
+* the constant that is best for all instances, and the one that is best for this one, with and without hardening;
+* the best open loop, of schedules over the episode;
+* the best rule that sees the state (`agents.feedback`);
+* a greedy search: at each decision the environment is forked, every candidate is tried, and the best one is taken.
+  It is the one that sees the future, and so a bound for those that do not, but for what patience would bring.
+
+and the standard deviation over the seeds, pooled over the agents. Best ones are chosen by the mean over the seeds.
 """
 
 from __future__ import annotations
@@ -13,69 +21,158 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from harness import save, show
 from tqdm import tqdm
 
-from fusion_gym.actions import ACTIONS, encode
+from agents import load_agent
+from fusion_gym.actions import encode
 from fusion_gym.cli import guard
-from fusion_gym.hardening import HARDENINGS
+from fusion_gym.conditions import HARDENINGS
+
+INSTANCES: dict[str, dict[str, Any]] = {
+    "new, fair": {"start": "new", "deployment": "fair", "learning_rate": 2e-3},
+    "clean, noise": {"start": "clean", "deployment": "noise"},
+    "clean, contrast, poor teacher": {"start": "clean", "deployment": "contrast", "teacher": "rule:poor"},
+    "half, illumination": {"start": "half", "deployment": "illumination"},
+    "robust, fair": {"start": "robust", "deployment": "fair"},
+    "robust, blur, mean as teacher": {"start": "robust", "deployment": "blur", "teacher": "rule:mean"},
+    "forgotten, mixed": {"start": "forgotten", "deployment": "mixed"},
+    "trained, noise": {"start": "trained", "deployment": "noise"},
+}
+GUIDANCE = (0.0, 0.3, 0.8)
+SCHEDULES = ("epsilon", "curriculum", "linear", "cyclic")
+RULES = ("follow", "weakest", "hold", "deployed")
 
 
-def final_score(env: gym.Env, guidance: float, hardening: float, seed: int) -> float:
-    """Score of a student at the end of an episode under constant settings."""
-    settings = {"guidance": guidance, **dict.fromkeys(HARDENINGS, hardening)}
-    action = encode(settings, tuple(ACTIONS))
+def settings(guidance: float, hardening: float | str, clean: float) -> dict[str, float]:
+    """Settings of a candidate; hardening is one strength for all kinds, or the kind that is alone at its full one."""
+    strengths = {name: float(name == hardening) if isinstance(hardening, str) else hardening for name in HARDENINGS}
+    return {"guidance": guidance, **strengths, "clean": clean}
+
+
+CONSTANTS: dict[str, dict[str, float]] = {
+    **{f"guidance {g:g}": settings(g, 0.0, 1.0) for g in GUIDANCE},
+    **{f"guidance {g:g}, all": settings(g, 1.0, 0.4) for g in GUIDANCE},
+    **{f"guidance {g:g}, {kind}": settings(g, kind, 0.4) for g, kind in itertools.product(GUIDANCE[:2], HARDENINGS)},
+}
+UNHARDENED = tuple(name for name, values in CONSTANTS.items() if values["clean"] == 1.0)
+
+
+def spec(values: Mapping[str, float]) -> str:
+    """What `load_agent` takes for constant settings."""
+    return "constant:" + ",".join(f"{name}={value:g}" for name, value in values.items())
+
+
+def episode(env: gym.Env, agent: str, seed: int) -> float:
+    """Gain of the score over an episode, in hundredths."""
+    observation, _ = env.reset(seed=seed)
+    made, state, start, over = load_agent(agent, env), None, np.ones(1, dtype=bool), False
+    while not over:
+        action, state = made.predict(observation, state=state, episode_start=start, deterministic=True)
+        observation, _, over, _, info = env.step(action)
+        start = np.zeros(1, dtype=bool)
+    return 100 * float(info["gain"])
+
+
+def greedy(env: gym.Env, seed: int) -> float:
+    """The same where every decision is the best of `CONSTANTS` by its own outcome."""
     env.reset(seed=seed)
+    plain: Any = env.unwrapped
+    actions = [encode(values, plain.action_names) for values in CONSTANTS.values()]
     over = False
     while not over:
-        _, _, over, _, info = env.step(action)
-    return float(info["score"])
+        forks = [plain.fork() for _ in actions]
+        outcomes = [fork.step(action) for fork, action in zip(forks, actions, strict=True)]
+        best = max(range(len(forks)), key=lambda position: outcomes[position][4]["score"])
+        plain, (_, _, over, _, info) = forks[best], outcomes[best]
+    return 100 * float(info["gain"])
+
+
+def best(gains: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
+    """The name with the highest mean over the seeds."""
+    return max(names, key=lambda name: float(gains[name].mean()))
+
+
+def row(gains: Mapping[str, np.ndarray], shared: str) -> dict[str, Any]:
+    """A row of the table, from the gains of an instance by agent, (seeds,) each."""
+    found = {
+        "constant, unhardened": best(gains, UNHARDENED),
+        "constant": best(gains, list(CONSTANTS)),
+        "open loop": best(gains, SCHEDULES),
+        "rule": best(gains, RULES),
+    }
+    noise = float(np.sqrt(np.mean([values.var(ddof=min(1, len(values) - 1)) for values in gains.values()])))
+    return {
+        "shared constant": float(gains[shared].mean()),
+        **{kind: float(gains[name].mean()) for kind, name in found.items()},
+        "greedy": float(gains["greedy"].mean()),
+        "over seeds": noise,
+        "best constant": found["constant"],
+        "best rule": found["rule"],
+    }
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="synthetic")
-    parser.add_argument("--teachers", nargs="+", default=["builtin", "rule:max", "rule:poor"])
-    parser.add_argument("--starts", nargs="+", default=["new", "trained"])
-    parser.add_argument("--rates", nargs="+", type=float, default=[3e-3, 1e-2])
-    parser.add_argument("--width", type=int, default=12)
-    parser.add_argument("--guidance", nargs="+", type=float, default=[0.0, 0.25, 0.5, 1.0])
-    parser.add_argument("--hardening", type=float, default=0.05, help="one strength for all")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=20, help="updates of a decision; an episode has 16 decisions")
+    parser.add_argument("--instances", nargs="+", choices=list(INSTANCES), default=list(INSTANCES), metavar="NAME")
+    parser.add_argument("--no-greedy", action="store_true", help="leave the search out, which is most of the work")
     parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
-    rows = list(itertools.product(args.starts, args.teachers, args.rates))
-    scores = np.empty((len(rows), len(args.guidance), args.seeds))
-    bar = tqdm(total=scores.size, unit="student")
-    for i, (start, teacher, rate) in enumerate(rows):
-        arguments = {"data": args.data, "teacher": teacher, "start": start, "learning_rate": rate}
-        env = gym.make("fusion_gym:FusionDistill-v0", student_width=args.width, **arguments)
-        for j, guidance in enumerate(args.guidance):
+    agents = {
+        **{name: spec(values) for name, values in CONSTANTS.items()},
+        **{name: name for name in SCHEDULES + RULES},
+    }
+    gains: dict[str, dict[str, np.ndarray]] = {}
+    with tqdm(total=len(args.instances) * args.seeds * (len(agents) + 1), unit="agent") as bar:
+        for instance in args.instances:
+            arguments = {"teacher": "builtin", "learning_rate": 1e-3, **INSTANCES[instance]}
+            env = gym.make(
+                "fusion_gym:FusionDistill-v0",
+                data=args.data,
+                updates_per_step=args.updates,
+                probe_pairs=12,
+                **arguments,
+            )
+            gains[instance] = {}
+            for name, agent in agents.items():
+                values = []
+                for seed in range(args.seeds):
+                    values.append(episode(env, agent, seed))
+                    bar.update()
+                gains[instance][name] = np.array(values)
+            searched = []
             for seed in range(args.seeds):
-                scores[i, j, seed] = final_score(env, guidance, args.hardening, seed)
+                searched.append(float("nan") if args.no_greedy else greedy(env, seed))
                 bar.update()
-    bar.close()
-    means, noise = scores.mean(2), scores.std(2, ddof=min(1, args.seeds - 1)).mean(1)
-    best = int(means.mean(0).argmax())
-    table = {}
-    for i, (start, teacher, rate) in enumerate(rows):
-        cells = {f"guidance {g:g}": float(mean) for g, mean in zip(args.guidance, means[i], strict=True)}
-        left = {"headroom": float(means[i].max() - means[i, best]), "over seeds": float(noise[i])}
-        table[f"{start}, {teacher}, {rate:g}"] = {**cells, **left}
-    show(f"Final score, width {args.width}, hardening {args.hardening:g}, {args.seeds} seeds", table)
-    print(f"Best constant for all rows: guidance {args.guidance[best]:g}, {means[:, best].mean():.4f}; ", end="")
-    print(f"best of each row: {means.max(1).mean():.4f}; over seeds: {noise.mean():.4f}")
+            gains[instance]["greedy"] = np.array(searched)
+    means = {name: float(np.mean([each[name].mean() for each in gains.values()])) for name in agents}
+    shared = max(CONSTANTS, key=means.__getitem__)
+    table = {instance: row(each, shared) for instance, each in gains.items()}
+    figures = [key for key in next(iter(table.values())) if key not in ("best constant", "best rule")]
+    table["mean"] = {key: float(np.mean([each[key] for each in table.values()])) for key in figures}
+    table["mean"] |= {"best constant": shared, "best rule": max(RULES, key=means.__getitem__)}
+    show(f"Gain of the score over an episode of {16 * args.updates} updates, in hundredths, {args.seeds} seeds", table)
+    show(
+        "Mean over the instances", {name: {"gain": means[name]} for name in sorted(means, key=means.get, reverse=True)}
+    )
     if args.json:
-        save(args.json, {"settings": {k: v for k, v in vars(args).items() if k != "json"}, "rows": table})
+        settings_of = {key: value for key, value in vars(args).items() if key != "json"}
+        each = {instance: {name: values.tolist() for name, values in rows.items()} for instance, rows in gains.items()}
+        save(args.json, {"settings": settings_of, "rows": table, "gains": each})
 
 
 if __name__ == "__main__":

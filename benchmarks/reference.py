@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fusion_gym.conditions import CLEAN, HARDENINGS
 from fusion_gym.distiller import GRADIENT_LIMIT, Distiller, Stats
 from fusion_gym.env import FusionDistillEnv
-from fusion_gym.hardening import BLUR_SIGMA, HARDENINGS, NOISE_STD, Draw, unit_noise
+from fusion_gym.hardening import BLUR_SIGMA, NOISE_STD, Draw, unit_noise
+from fusion_gym.metrics import REPORTED
+from fusion_gym.objective import metric_loss
 from fusion_gym.probe import Probe, Reading
-from fusion_gym.score import CAP, SCORE_WEIGHTS
+from fusion_gym.score import CAP, CLEAN_PARTS, DAMAGED_PARTS, INVENTED, LEAST, STATISTICS
 from fusion_gym.tensors import Fuse
 
 TIE = 4.5 / (8 * 255) ** 2
@@ -69,10 +72,14 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 def hardened(ir: Tensor, vi: Tensor, strengths: Mapping[str, float], drawn: Draw) -> tuple[Tensor, Tensor]:
     """Degrades a batch pair by pair; everything that a hardening needs is made whether it is asked for or not."""
     noises = unit_noise(drawn.seeds, ir[0])
+    asked = [strengths.get(name, 0.0) for name in HARDENINGS]
     result = []
     for i in range(len(ir)):
         one_ir, one_vi = ir[i : i + 1], vi[i : i + 1]
-        amount = {name: strengths[name] * float(share[i]) for name, share in zip(HARDENINGS, drawn.share, strict=True)}
+        amount = dict.fromkeys(HARDENINGS, 0.0)
+        if sum(asked) > 0 and float(drawn.spared[i]) >= strengths.get("clean", 0.0):
+            chosen = int(np.searchsorted(np.cumsum(asked) / sum(asked), float(drawn.kind[i]), side="right"))
+            amount[HARDENINGS[chosen]] = asked[chosen] * float(drawn.share[i])
         s = amount["illumination"]
         if bool(drawn.dark[i]):
             one_vi = (1 - 0.85 * s) * one_vi ** (1 + 0.5 * s)
@@ -86,33 +93,34 @@ def hardened(ir: Tensor, vi: Tensor, strengths: Mapping[str, float], drawn: Draw
     return torch.cat(irs), torch.cat(vis)
 
 
+PLAIN_SELF_LOSSES = {"simple": self_loss, "metrics": metric_loss}
+
+
 class PlainDistiller(Distiller):
     """The distiller with plain losses and hardening, and torch's optimiser."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.plain_self_loss = PLAIN_SELF_LOSSES[args[-1]]
         self.adam = torch.optim.Adam(self.student.parameters())
 
-    def _plain_losses(self, settings: Mapping[str, float]) -> tuple[Tensor, Tensor, Tensor]:
-        index, images, drawn = self.batch(settings["selection"])
+    def _plain_losses(self, settings: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+        images, drawn = self.batch()
         ir, vi, teacher = (channel.contiguous() for channel in images.split(1, dim=1))
-        fused, hard_fused = self.student(ir, vi), self.student(*hardened(ir, vi, settings, drawn))
-        guide = (guide_loss(fused, teacher) + guide_loss(hard_fused, teacher)) / 2
-        own = self_loss(hard_fused, ir, vi)
-        return index, guide, own
+        fused = self.student(*hardened(ir, vi, settings, drawn))
+        return guide_loss(fused, teacher), self.plain_self_loss(fused, ir, vi)
 
     def advance(self, settings: Mapping[str, float], updates: int) -> Stats:
         """See `Distiller.advance`."""
         history = []
         for _ in range(updates):
-            index, guide, own = self._plain_losses(settings)
+            guide, own = self._plain_losses(settings)
             losses = settings["guidance"] * guide + (1 - settings["guidance"]) * own
             self.adam.zero_grad()
             losses.mean().backward()
             norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), GRADIENT_LIMIT)
-            self.adam.param_groups[0]["lr"] = self.rate
+            self.adam.param_groups[0]["lr"] = self.rate * settings["rate"]
             self.adam.step()
-            self.patch_losses[index] = losses.detach()
             self.updates += 1
             history.append((guide.mean().item(), own.mean().item(), norm.item()))
         return Stats(*np.mean(history, axis=0).tolist())
@@ -120,33 +128,58 @@ class PlainDistiller(Distiller):
     @torch.no_grad()
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """See `Distiller.measure`."""
-        _, guide, own = self._plain_losses(settings)
+        guide, own = self._plain_losses(settings)
         return Stats(guide.mean().item(), own.mean().item(), 1.0)
+
+
+def pixels(image: Tensor) -> np.ndarray:
+    """One image, (1, 1, H, W), from 0 to 255."""
+    return image[0, 0].double().numpy() * 255
+
+
+def edges_kept(fused: np.ndarray, source: np.ndarray) -> float:
+    """Qabf of one source."""
+    kept, strength = plain_metrics.edge_preservation(fused, source)
+    return float((kept * strength).sum() / strength.sum())
 
 
 def plain_values(fused: np.ndarray, ir: np.ndarray, vi: np.ndarray) -> dict[str, float]:
     """The balanced value of every metric of the score for one fused image; images from 0 to 255."""
-
-    def edges(source: np.ndarray) -> float:
-        kept, strength = plain_metrics.edge_preservation(fused, source)
-        return float((kept * strength).sum() / strength.sum())
-
     pairs = {
         "MI": [plain_metrics.mutual_information(fused, source) / np.log(2) for source in (ir, vi)],
         "SCD": [plain_metrics.correlation(fused - vi, ir), plain_metrics.correlation(fused - ir, vi)],
         "VIF": [plain_metrics.fidelity(fused, source) for source in (ir, vi)],
-        "Qabf": [edges(source) for source in (ir, vi)],
+        "Qabf": [edges_kept(fused, source) for source in (ir, vi)],
         "SSIM": [plain_metrics.similarity(fused, source) for source in (ir, vi)],
     }
-    values = {name: plain_metrics.OWN[name](fused, ir, vi) for name in SCORE_WEIGHTS if name not in pairs}
+    values = {name: plain_metrics.OWN[name](fused, ir, vi) for name in (*REPORTED, INVENTED) if name not in pairs}
     for name, both in pairs.items():
         a, b = (max(0.0, value) for value in both)
         values[name] = 2 * a * b / max(a + b, 1e-12)
-    return {name: values[name] for name in SCORE_WEIGHTS}
+    return values
+
+
+def plain_score(
+    values: Mapping[str, float], known: Mapping[str, float], fused: np.ndarray, reference: np.ndarray, damaged: bool
+) -> float:
+    """The score of one fused image, from its values and the reference's; images from 0 to 255."""
+    parts = {name: max(values[name], LEAST) / max(known[name], LEAST) for name in REPORTED}
+    for name in STATISTICS:
+        ratio = parts[name]
+        parts[name] = min(ratio, 2 - ratio) if damaged else min(ratio, 1, 2.1 - ratio)
+    parts["invented"] = 1 + (known[INVENTED] - values[INVENTED]) / 0.05
+    if damaged:
+        parts["structure"] = plain_metrics.similarity(fused, reference)
+        parts["edges"] = edges_kept(fused, reference) / edges_kept(reference, reference)
+        parts["intensity"] = 1 - np.abs(fused - reference).mean() / 25.5
+        parts["both"] = min(parts["SCD"] / 0.15, 1)
+    weights = DAMAGED_PARTS if damaged else CLEAN_PARTS
+    worth = sum(weights[name] * min(max(part, 0.0), CAP) for name, part in parts.items())
+    return float(worth / sum(weights.values()))
 
 
 class PlainProbe:
-    """The probe with nothing kept but its images and the reference's values."""
+    """The probe with nothing kept but its images."""
 
     def __init__(self, probe: Probe) -> None:
         self.probe, self.teacher_score = probe, probe.teacher_score
@@ -154,31 +187,29 @@ class PlainProbe:
     @torch.no_grad()
     def read(self, fuse: Fuse) -> Reading:
         """See `Probe.read`."""
-        probe, rows, scores = self.probe, [], []
+        probe, rows = self.probe, []
+        scores: dict[str, list[float]] = {name: [] for name in probe.pairs}
         gaps: dict[str, list[float]] = {"intensity": [], "gradient": [], "structure": []}
-        for half in ((probe.ir, probe.vi), (probe.hard_ir, probe.hard_vi)):
+        for condition, sources in probe.pairs.items():
             for i in range(len(probe)):
-                fused = fuse(half[0][i : i + 1], half[1][i : i + 1])
-                ir, vi, teacher = (image[i : i + 1] for image in (probe.ir, probe.vi, probe.teacher))
-                pixels = [image[0, 0].double().numpy() * 255 for image in (fused, ir, vi, teacher)]
-                values = plain_values(*pixels[:3])
-                limits = {name: max(float(probe.reference[name][i]), 1e-3) for name in values}
-                relative = {name: min(max(value / limits[name], 0.0), CAP) for name, value in values.items()}
-                rows.append((values, relative))
-                weighted = sum(SCORE_WEIGHTS[name] * value for name, value in relative.items())
-                scores.append(weighted / sum(SCORE_WEIGHTS.values()))
-                if half[0] is probe.ir:
-                    gaps["intensity"].append(float((fused - teacher).abs().mean()))
-                    gaps["gradient"].append(float((gradient(fused) - gradient(teacher)).abs().mean()))
-                    gaps["structure"].append(1 - plain_metrics.similarity(pixels[0], pixels[3]))
-        count = len(probe)
-        clean, hard = float(np.mean(scores[:count])), float(np.mean(scores[count:]))
+                fused = fuse(*(source[i : i + 1] for source in sources))
+                clean = (probe.ir, probe.vi, probe.reference, probe.teacher)
+                ir, vi, reference, teacher = (pixels(image[i : i + 1]) for image in clean)
+                values, known = plain_values(pixels(fused), ir, vi), plain_values(reference, ir, vi)
+                scores[condition].append(plain_score(values, known, pixels(fused), reference, condition != CLEAN))
+                if condition == CLEAN:
+                    ratios = {name: max(values[name], LEAST) / max(known[name], LEAST) for name in REPORTED}
+                    rows.append((values, ratios))
+                    one = probe.teacher[i : i + 1]
+                    gaps["intensity"].append(float((fused - one).abs().mean()))
+                    gaps["gradient"].append(float((gradient(fused) - gradient(one)).abs().mean()))
+                    gaps["structure"].append(1 - plain_metrics.similarity(pixels(fused), teacher))
+        means = {name: float(np.mean(values)) for name, values in scores.items()}
         metrics, ratios = (
-            {name: float(np.mean([row[kind][name] for row in rows[:count]])) for name in SCORE_WEIGHTS}
-            for kind in (0, 1)
+            {name: float(np.mean([row[kind][name] for row in rows])) for name in rows[0][kind]} for kind in (0, 1)
         )
-        means = {name: float(np.mean(values)) for name, values in gaps.items()}
-        return Reading((clean + hard) / 2, clean, hard, metrics, ratios, means, bool(np.isfinite(scores).all()))
+        apart = {name: float(np.mean(values)) for name, values in gaps.items()}
+        return Reading(means, metrics, ratios, apart, bool(np.isfinite(list(means.values())).all()))
 
 
 class PlainEnv(FusionDistillEnv):
@@ -194,4 +225,4 @@ class PlainEnv(FusionDistillEnv):
         super()._build()
         fast = self.distiller
         budget = fast.learning_rate, fast.batch_size, fast.total_updates, fast.generator
-        self._distiller = PlainDistiller(fast.bank, fast.student, *budget)
+        self._distiller = PlainDistiller(fast.bank, fast.student, *budget, self.self_loss)

@@ -16,7 +16,7 @@ import fusion_gym
 from agents import load_agent
 from fusion_gym.data import ImagePair, Pair, load_pairs
 from fusion_gym.fuser import load_student
-from fusion_gym.hardening import draw, harden
+from fusion_gym.hardening import damage, draw
 from fusion_gym.images import luminance
 from fusion_gym.rendering import contact_sheet, save_picture
 from fusion_gym.report import sheet_rows
@@ -49,9 +49,9 @@ def real() -> dict[str, ImagePair]:
 
 def hardened(pair: ImagePair, name: str, strength: float) -> ImagePair:
     """The pair with one degradation, an under-exposed one for illumination."""
-    drawn = replace(draw(1, torch.Generator().manual_seed(0), full=True), dark=torch.ones(1, dtype=torch.bool))
+    drawn = replace(draw(1, torch.Generator().manual_seed(0)), dark=torch.ones(1, dtype=torch.bool))
     sources = (unit(image)[None, None] for image in (pair.ir, pair.vi))
-    ir, vi = (image[0, 0].mul(255).round().byte().numpy() for image in harden(*sources, {name: strength}, drawn))
+    ir, vi = (image[0, 0].mul(255).round().byte().numpy() for image in damage(*sources, {name: strength}, drawn))
     return ImagePair(name, ir, vi, cv2.cvtColor(vi, cv2.COLOR_GRAY2BGR))
 
 

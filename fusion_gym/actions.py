@@ -36,26 +36,20 @@ class ActionComponent:
 ACTIONS: dict[str, ActionComponent] = {
     component.name: component
     for component in (
-        ActionComponent("guidance", 0.0, 0.5, 1.0, "weight", "Weight of the teacher against self-learning."),
-        ActionComponent("blur", 0.0, 0.2, 1.0, "strength", "Largest blur of both sources."),
-        ActionComponent("noise", 0.0, 0.2, 1.0, "strength", "Largest sensor noise of both sources."),
+        ActionComponent("guidance", 0.0, 0.2, 1.0, "weight", "Weight of the teacher against self-learning."),
+        ActionComponent("blur", 0.0, 0.5, 1.0, "strength", "Largest blur of both sources."),
+        ActionComponent("noise", 0.0, 0.5, 1.0, "strength", "Largest sensor noise of both sources."),
         ActionComponent(
             "illumination",
             0.0,
-            0.2,
+            0.5,
             1.0,
             "strength",
             "Largest darkening or over-exposure of the visible image.",
         ),
-        ActionComponent("contrast", 0.0, 0.2, 1.0, "strength", "Largest loss of thermal contrast."),
-        ActionComponent(
-            "selection",
-            0.0,
-            0.5,
-            4.0,
-            "1/std",
-            "Sharpness with which patches of high present loss are sampled.",
-        ),
+        ActionComponent("contrast", 0.0, 0.5, 1.0, "strength", "Largest loss of thermal contrast."),
+        ActionComponent("clean", 0.0, 0.5, 1.0, "share", "Share of the samples that are not hardened."),
+        ActionComponent("rate", 0.0, 1.0, 3.0, "factor", "Multiplies the learning rate; at 0 nothing is learnt."),
     )
 }
 

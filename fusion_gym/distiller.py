@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion_gym.hardening import Draw, draw, harden, selection_weights
+from fusion_gym.hardening import Draw, draw, harden
 from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
+from fusion_gym.metrics import METRICS
 from fusion_gym.models.student import Student
 from fusion_gym.objective import metric_loss
 from fusion_gym.optimizer import Adam
@@ -30,8 +31,10 @@ SELF_LOSSES: dict[str, SelfLoss] = {
     "simple": _simple_loss,
     "metrics": metric_loss,
 }
+LEAST_PATCH = {"simple": 16, "metrics": METRICS["VIF"].min_side}  # sides of the patches, in pixels
 GRADIENT_LIMIT = 5.0
 FINAL_LEARNING_RATE = 0.05  # of the initial one, reached by a cosine
+WARM_UP = 40  # updates over which the rate rises: Adam's first steps know nothing of the gradients' size
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ class Stats:
 class Distiller:
     """Trains a student on patches of source pairs with a teacher's outputs.
 
-    The loss of one update is ``guidance · (L_guide(s(x), t(x)) + L_guide(s(H(x)), t(x))) / 2 + (1 − guidance) ·
-    L_self(s(H(x)), x)``: the student follows the teacher's clean output on the clean and on the hardened pair, and
-    learns by itself on the hardened one, held to the clean sources.
+    The loss of one update is ``guidance · L_guide(s(H(x)), t(x)) + (1 − guidance) · L_self(s(H(x)), x)``: on a batch of
+    which H leaves a share clean, the student follows the teacher's clean output and learns by itself, held to the
+    clean sources.
 
     Args:
         bank: Patches, uint8 (M, 3, P, P): infrared, visible luminance, the teacher's output.
@@ -89,36 +92,26 @@ class Distiller:
         self.learning_rate, self.batch_size, self.total_updates = learning_rate, batch_size, total_updates
         self.self_loss = SELF_LOSSES[self_loss]
         self.updates = 0
-        self.patch_losses = torch.full((len(bank),), math.nan)
         self.optimizer = Adam(student.parameters(), GRADIENT_LIMIT)
         self._device = next(student.parameters()).device
 
-    def batch(self, sharpness: float) -> tuple[Tensor, Tensor, Draw]:
+    def batch(self) -> tuple[Tensor, Draw]:
         """Draws a batch; what it takes from the generator does not depend on the settings.
 
-        Args:
-            sharpness: How strongly patches of a high present loss are preferred; 0 is uniform.
-
         Returns:
-            Indices, (B,); images, float (B, 3, P, P) in [0, 1], mirrored at random; the random part of the hardening.
+            Images, float (B, 3, P, P) in [0, 1], mirrored at random; the random part of the hardening.
         """
         where, mirror = torch.rand((2, self.batch_size), generator=self.generator, dtype=torch.float64)
-        if sharpness > 0:
-            edges = selection_weights(self.patch_losses, sharpness).cumsum(0, dtype=torch.float64)
-            index = torch.searchsorted(edges, where * edges[-1], right=True).clamp_max(len(edges) - 1)
-        else:
-            index = (where * len(self.bank)).long()
-        patches, mirrored = self.bank[index.numpy()], (mirror < 0.5).numpy()
+        patches, mirrored = self.bank[(where * len(self.bank)).long().numpy()], (mirror < 0.5).numpy()
         patches[mirrored] = patches[mirrored, ..., ::-1]
-        images = unit(patches, self._device)
-        return index, images, draw(self.batch_size, self.generator)
+        return unit(patches, self._device), draw(self.batch_size, self.generator)
 
     @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does
     def advance(self, settings: Mapping[str, float], updates: int) -> Stats:
         """Makes some updates under constant settings.
 
         Args:
-            settings: Physical values by name: guidance, selection, and the hardenings' strengths.
+            settings: Physical values by name (`fusion_gym.actions.ACTIONS`).
             updates: Number of optimiser updates.
 
         Returns:
@@ -126,38 +119,37 @@ class Distiller:
         """
         sums = torch.zeros(3, device=self._device)
         for _ in range(updates):
-            index, images, drawn = self.batch(settings["selection"])
+            images, drawn = self.batch()
             losses, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss)
             losses.mean().backward()
-            norm = self.descend(index, losses)
+            norm = self.descend(settings["rate"])
             sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
         return Stats(*(sums / updates).tolist())
 
-    def descend(self, index: Tensor, losses: Tensor) -> Tensor:
+    def descend(self, factor: float) -> Tensor:
         """Makes the update that the student's present gradients ask for.
 
         Args:
-            index: The patches that the gradients come from, (B,).
-            losses: The loss of each, (B,); it decides how often the patch is selected.
+            factor: Multiplies the learning rate.
 
         Returns:
             Norm of the gradient before clipping, a scalar.
         """
-        norm = self.optimizer.step(self.rate)
-        self.patch_losses[index] = losses.detach().cpu()
+        norm = self.optimizer.step(self.rate * factor)
         self.updates += 1
         return norm
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next update."""
+        """The learning rate of the next update, before its factor."""
         share = min(1.0, self.updates / self.total_updates)
         falling = 0.5 * (1 + math.cos(math.pi * share))
-        return self.learning_rate * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * falling)
+        rising = min(1.0, (self.updates + 1) / WARM_UP)
+        return self.learning_rate * rising * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * falling)
 
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """The losses of one batch without an update; the gradient norm is given as 1."""
-        _, images, drawn = self.batch(settings["selection"])
+        images, drawn = self.batch()
         with torch.no_grad():
             _, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
@@ -175,7 +167,6 @@ class Distiller:
             "student": copy.deepcopy(dict(self.student.state_dict())),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "patch_losses": self.patch_losses.clone(),
             "updates": self.updates,
         }
 
@@ -184,7 +175,6 @@ class Distiller:
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
-        self.patch_losses = state["patch_losses"].clone()
         self.updates = state["updates"]
 
 
@@ -208,14 +198,7 @@ def batch_losses(
         The mixed, the guidance and the self-learning loss of each sample, (N,).
     """
     ir, vi, teacher = images.split(1, dim=1)
-    hard_ir, hard_vi = harden(ir, vi, settings, drawn)
-    edges = sobel(teacher)
-    if hard_ir is ir and hard_vi is vi:
-        hard_fused = fuse(ir, vi)
-        guide = guide_loss(hard_fused, teacher, edges)
-    else:
-        both = fuse(torch.cat((ir, hard_ir)), torch.cat((vi, hard_vi)))
-        hard_fused = both.chunk(2)[1]
-        guide = guide_loss(both, teacher.repeat(2, 1, 1, 1), edges.repeat(2, 1, 1, 1)).view(2, -1).mean(0)
-    own = self_loss(hard_fused, ir, vi)
+    fused = fuse(*harden(ir, vi, settings, drawn))
+    guide = guide_loss(fused, teacher, sobel(teacher))
+    own = self_loss(fused, ir, vi)
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own

@@ -13,11 +13,12 @@ from gymnasium import spaces
 
 from fusion_gym import arguments
 from fusion_gym.actions import ACTIONS, decode
-from fusion_gym.distiller import SELF_LOSSES, Distiller, Stats
+from fusion_gym.conditions import DEPLOYMENTS
+from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller, Stats
 from fusion_gym.docstrings import filled, numbered
 from fusion_gym.episode import Episode
 from fusion_gym.memory import keep_freed_memory
-from fusion_gym.models.student import NEW, STUDENTS, TRAINED, begin
+from fusion_gym.models.student import NEW, STAGES, STUDENTS, TRAINED, begin
 from fusion_gym.observations import HIGH, LOW, OBSERVATIONS, observe
 from fusion_gym.sources import check_range
 from fusion_gym.task import Task, load_task
@@ -25,18 +26,17 @@ from fusion_gym.tensors import resolve_device
 
 POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
 DIVERGENCE_PENALTY = 1.0  # of the score
-PATCH, WIDE_PATCH = 64, 128  # pixels; the wide ones are for students that see further than their own cells
 
 
 @filled(
     actions=numbered((a.name, f"{a.low:g}", f"{a.default:g}", f"{a.high:g}", a.unit, a.doc) for a in ACTIONS.values()),
     features=numbered((f.name, f"{f.low:g}", f"{f.high:g}", f.doc) for f in OBSERVATIONS),
+    stages=", ".join(f'"{stage}"' for stage in STAGES),
     action_count=len(ACTIONS),
     feature_count=len(OBSERVATIONS),
     points=POINTS,
     penalty=POINTS * DIVERGENCE_PENALTY,
-    patch=PATCH,
-    wide_patch=WIDE_PATCH,
+    deployments=numbered((name, *(f"{share:g}" for share in shares.values())) for name, shares in DEPLOYMENTS.items()),
 )
 class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
     """The training of a light infrared-visible fusion network, as an environment.
@@ -45,10 +45,11 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         One episode trains one student, from its initial weights, for ``episode_steps`` decisions of
         ``updates_per_step`` optimiser updates each. The loss of an update is
 
-            guidance · (L_guide(s(x), t(x)) + L_guide(s(H(x)), t(x))) / 2 + (1 − guidance) · L_self(s(H(x)), x)
+            guidance · L_guide(s(H(x)), t(x)) + (1 − guidance) · L_self(s(H(x)), x)
 
-        where x is a batch of source pairs, t the teacher, s the student and H the hardening that the action asks for
-        (`fusion_gym.losses`, `fusion_gym.hardening`). After AgentFuse, arXiv:2509.02424.
+        where x is a batch of source pairs, t the teacher, s the student and H the hardening that the action asks for,
+        which leaves a share of the batch clean (`fusion_gym.losses`, `fusion_gym.hardening`). After AgentFuse,
+        arXiv:2509.02424.
 
     ## Action Space
         ``Box(-1, 1, ({action_count},), float32)``, or fewer components by ``actions``. Each is decoded linearly from -1
@@ -67,15 +68,20 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Rewards
         The gain of the fusion score over the step, in hundredths ({points:g} · gain); the starting value is measured at
-        reset, so the undiscounted return is {points:g} · (final − initial score). The score is the mean of a clean and
-        a hardened probe's, each a weighted mean of metric ratios to a reference fusion's values, capped
+        reset, so the undiscounted return is {points:g} · (final − initial score); a student that is left as it is earns
+        nothing. The probe has every pair clean and under each damage; the score weighs these conditions as the
+        student will meet them, and each is a weighted mean of what fused images are worth beside a reference fusion
         (`fusion_gym.score`), in [0, 1.1]. A student that diverges (a loss or an output is not finite, or all outputs
         are the same) loses what it gained and {penalty:g} more. So rewards lie in [−210, 110].
+
+        | Num | Deployment | clean | blur | noise | illumination | contrast |
+        | --- | --- | --- | --- | --- | --- | --- |
+        {deployments}
 
     ## Starting State
         A new student, or one that was trained before and is to be trained further. Its initial weights, the order of
         its batches, the subset of patches, and, where a list is given, the data, the teacher, the student's width, its
-        start and the learning rate are drawn from the seed.
+        start, the learning rate and the deployment are drawn from the seed.
 
     ## Episode Termination
         ``terminated`` after ``episode_steps`` decisions: the task is finite and its progress is observed; or when the
@@ -87,15 +93,16 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
           full range of 16 bit.
         * ``teacher``: name, file, ``module:Class`` or folder (`fusion_gym.teachers`), or a list of them to draw from.
         * ``reference``: the same; whose metric values the score is relative to.
-        * ``student_width``, ``learning_rate``: one value, or a list to draw from.
-        * ``student``: "tiny", "small" or "base" trains a student of the family that is shipped, whatever the width.
+        * ``student``: "tiny", "small" or "base", a student of the family that is shipped; None for the plain shape.
+        * ``student_width``, of the plain shape, and ``learning_rate``: one value, or a list to draw from.
+        * ``deployment``: name of the conditions that the student will meet (above), or a list to draw from.
         * ``start``: "new", "trained" (weights that come with the package, for widths 8, 12, 16 and 24 and the family),
-          a weights file, or a list to draw from.
+          a stage of a long training of "tiny" ({stages}), a weights file, or a list to draw from.
         * ``self_loss``: "simple" (intensity, gradient, SSIM), or "metrics", which trains by the fusion metrics
           themselves (`fusion_gym.objective`) and takes several times as long.
         * ``episode_steps``, ``updates_per_step``, ``batch_size``: the budget of an episode.
-        * ``patch_size``: side of the patches in pixels; if not given, {patch}, or {wide_patch} for a student of the
-          family: it sees further, and small patches would teach it what borders look like.
+        * ``patch_size``: side of the patches in pixels. Students of the family see further than the default: give a
+          long training 128, for small patches teach what borders look like.
         * ``patches``: size of the subset of patches that an episode learns from; None takes all.
         * ``actions``: the components that the agent sets; ``fixed``: physical values of the others.
         * ``hidden``: features of the observation that always read 0; ``sparse_reward``: pays the whole gain at the end
@@ -123,15 +130,16 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         data: str | Sequence[str] = "synthetic",
         teacher: str | Sequence[str] = ("builtin", "builtin", "rule:max", "rule:mean", "rule:poor"),
         reference: str = "builtin",
-        student_width: int | Sequence[int] = (8, 12, 16),
-        student: str | None = None,
-        start: str | Sequence[str] = (NEW, TRAINED, TRAINED),
-        learning_rate: float | Sequence[float] = (3e-3, 1e-2),
-        self_loss: str = "simple",
+        student_width: int | Sequence[int] = 16,
+        student: str | None = "tiny",
+        start: str | Sequence[str] = (NEW, *STAGES, TRAINED),
+        deployment: str | Sequence[str] = tuple(DEPLOYMENTS),
+        learning_rate: float | Sequence[float] = (1e-3, 2e-3),
+        self_loss: str = "metrics",
         episode_steps: int = 16,
         updates_per_step: int = 20,
         batch_size: int = 8,
-        patch_size: int | None = None,
+        patch_size: int = 64,
         patches: int | None = 256,
         actions: Sequence[str] = tuple(ACTIONS),
         fixed: Mapping[str, float] | None = None,
@@ -155,6 +163,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         for each in dict.fromkeys(self.starts):  # a start may be named again, to be drawn more often
             for width in self.student_widths:
                 begin(each, width, self.student, torch.Generator())  # a mistake shows here
+        self.deployments = arguments.choices("deployment", deployment, str)
+        for each in self.deployments:
+            arguments.one_of("deployment", each, DEPLOYMENTS)
         self.learning_rates = arguments.learning_rates(learning_rate)
         self.self_loss = arguments.one_of("self_loss", self_loss, SELF_LOSSES)
         self.episode_steps = arguments.whole("episode_steps", episode_steps, 1)
@@ -167,10 +178,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         if threads is not None:
             torch.set_num_threads(arguments.whole("threads", threads, 1, arguments.MOST_THREADS))
         keep_freed_memory()
-        if patch_size is None:
-            patch_size = PATCH if student is None else WIDE_PATCH
         shared = (
-            arguments.whole("patch_size", patch_size, 16),
+            arguments.whole("patch_size", patch_size, LEAST_PATCH[self.self_loss]),
             arguments.whole("probe_pairs", probe_pairs, 1, arguments.MOST_IMAGES),
             arguments.whole("probe_size", probe_size, 48),
             self.device,
@@ -205,12 +214,14 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             "student_width": int(self.np_random.choice(self.student_widths)),
             "start": str(self.np_random.choice(self.starts)),
             "learning_rate": float(self.np_random.choice(self.learning_rates)),
+            "deployment": str(self.np_random.choice(self.deployments)),
             "seed": int(self.np_random.integers(2**62)),
         }
         self._build()
         settings, probe = dict(self.fixed), self.task.probe
         stats, reading = self.distiller.measure(settings), probe.read(self.distiller.student)
-        self.episode = Episode.begin(self.episode_steps, probe.teacher_score, settings, stats, reading)
+        deployment = DEPLOYMENTS[self.instance["deployment"]]
+        self.episode = Episode.begin(self.episode_steps, probe.teacher_score, deployment, settings, stats, reading)
         return observe(self.episode, self.hidden), self.episode.info(self.distiller.updates)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -329,7 +340,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         Raises:
             ValueError: If the state is of an instance that this environment cannot have.
         """
-        for name, allowed in (("data", self.data), ("teacher", self.teachers), ("start", self.starts)):
+        known = {"data": self.data, "teacher": self.teachers, "start": self.starts, "deployment": self.deployments}
+        for name, allowed in known.items():
             if state["instance"][name] not in allowed:
                 raise ValueError(f"The state's {name} {state['instance'][name]!r} is not among {allowed}.")
         self.instance = dict(state["instance"])

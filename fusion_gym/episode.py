@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fusion_gym.actions import ACTIONS
+from fusion_gym.conditions import CLEAN
 from fusion_gym.distiller import Stats
 from fusion_gym.probe import Reading
 
@@ -22,6 +23,7 @@ class Episode:
     Attributes:
         steps: Decisions that it has.
         teacher_score: Score of the teacher on the clean probe.
+        deployment: Share of each condition where the student will be used; the score weighs them so.
         settings: Physical values that the student was last trained under, by name.
         stats: Figures of the last decision's training.
         before: Those of the decision before.
@@ -38,6 +40,7 @@ class Episode:
 
     steps: int
     teacher_score: float
+    deployment: dict[str, float]
     settings: dict[str, float]
     stats: Stats
     before: Stats
@@ -53,11 +56,17 @@ class Episode:
 
     @classmethod
     def begin(
-        cls, steps: int, teacher_score: float, settings: dict[str, float], stats: Stats, reading: Reading
+        cls,
+        steps: int,
+        teacher_score: float,
+        deployment: Mapping[str, float],
+        settings: dict[str, float],
+        stats: Stats,
+        reading: Reading,
     ) -> Episode:
         """An episode before its first decision, from the student's first figures and score."""
-        first = reading.score
-        episode = cls(steps, teacher_score, settings, stats, stats, reading, first, first, first)
+        first = reading.score(deployment)
+        episode = cls(steps, teacher_score, dict(deployment), settings, stats, stats, reading, first, first, first)
         episode._record()
         return episode
 
@@ -69,7 +78,7 @@ class Episode:
     def conclude(self, stats: Stats, reading: Reading) -> None:
         """Takes in a decision's training and scoring."""
         self.before, self.stats, self.reading = self.stats, stats, reading
-        self.score = reading.score
+        self.score = reading.score(self.deployment)
         self.step += 1
         self._record()
 
@@ -85,7 +94,7 @@ class Episode:
         return gain
 
     def _record(self) -> None:
-        scores = self.reading.score, self.reading.score_clean, self.reading.score_hardened
+        scores = self.score, self.reading.scores[CLEAN], self.reading.score_hardened
         for line, value in zip(self.history.values(), scores, strict=True):
             line.append(value)
         for name, value in self.settings.items():
@@ -95,7 +104,7 @@ class Episode:
         """The figures that a step reports, flat; ``updates`` is the number that the student has had."""
         return {
             "score": float(self.score),
-            "score_clean": self.reading.score_clean,
+            **{f"score_{name}": value for name, value in self.reading.scores.items()},
             "score_hardened": self.reading.score_hardened,
             "gain": float(self.score - self.initial),
             "is_success": bool(self.score > self.initial),

@@ -7,13 +7,14 @@ the exact identity, the damage grows with the strength, and the result stays in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HARDENINGS = ("blur", "noise", "illumination", "contrast")
+from fusion_gym.conditions import HARDENINGS
+
 BLUR_SIGMA = 2.5  # pixels, at strength 1
 NOISE_STD = 0.15  # of full scale, at strength 1
 DIMMING, GLARE, FADING = 0.85, 2.0, 0.9  # gain lost in the dark, gained in the glare, contrast lost, at strength 1
@@ -70,15 +71,34 @@ class Draw:
     """The random part of one hardening, so that the same damage can be applied to the same batch again.
 
     Attributes:
-        share: Share of the asked strength that each image gets, (len(HARDENINGS), N) in [0, 1]; of a batch to learn
-            from, each image gets one hardening only.
+        spared: What decides whether an image stays clean, (N,) in [0, 1).
+        kind: What decides which hardening it gets, (N,) in [0, 1).
+        share: Share of the asked strength that it gets, (N,) in [0, 1].
         dark: Whether the visible image is darkened, else over-exposed, (N,).
         seeds: Seed of each image's sensor noise, (N,); it is drawn only where asked for.
     """
 
+    spared: Tensor
+    kind: Tensor
     share: Tensor
     dark: Tensor
     seeds: Tensor
+
+    def amounts(self, settings: Mapping[str, float | Tensor]) -> Tensor:
+        """Strength of each hardening that each image gets, (len(HARDENINGS), N).
+
+        An image gets one hardening at most: all at once would leave little to learn from. Which one is drawn in
+        proportion to the strengths, so that a strength says how often as well as how much.
+
+        Args:
+            settings: Largest strength by name (`HARDENINGS`) and the share of images that stay ``clean``, for all
+                images or (N,); what is missing is 0.
+        """
+        asked = [torch.as_tensor(settings.get(name, 0.0)).expand_as(self.kind) for name in HARDENINGS]
+        edges = torch.stack(asked).to(self.kind).cumsum(0)
+        chosen = (self.kind * edges[-1] >= edges).sum(0)
+        given = torch.where(self.spared < settings.get("clean", 0.0), 0.0, self.share)
+        return torch.stack([torch.where(chosen == at, given * strength, 0.0) for at, strength in enumerate(asked)])
 
 
 def unit_noise(seeds: Tensor, image: Tensor) -> Tensor:
@@ -95,31 +115,41 @@ def unit_noise(seeds: Tensor, image: Tensor) -> Tensor:
     return torch.stack(drawn, dim=1)
 
 
-def draw(count: int, generator: torch.Generator, full: bool = False) -> Draw:
+def draw(count: int, generator: torch.Generator) -> Draw:
     """Draws the random part for a batch; what it takes from the generator depends on nothing but ``count``.
 
     Args:
         count: Number of pairs.
         generator: Where every random number comes from.
-        full: Whether every image gets the full strength of every hardening; otherwise each gets one of them, at
-            random, at a share from U(0, 1) of its strength. All at once would leave little to learn from.
     """
     device = generator.device
-    share, which, dark = torch.rand((3, count), generator=generator, device=device)
+    spared, kind, share, dark = torch.rand((4, count), generator=generator, device=device)
     seeds = torch.randint(2**31, (count,), generator=generator, device=device)
-    kinds = torch.arange(len(HARDENINGS), device=device).view(-1, 1)
-    shares = torch.where(kinds == (which * len(HARDENINGS)).long(), share, 0.0)
-    return Draw(torch.ones_like(shares) if full else shares, dark < 0.5, seeds)
+    return Draw(spared, kind, share, dark < 0.5, seeds)
 
 
 def concatenate(draws: Sequence[Draw]) -> Draw:
     """The random part of several batches that are hardened as one."""
-    parts = zip(*((one.share, one.dark, one.seeds) for one in draws), strict=True)
-    return Draw(*(torch.cat(part, dim=-1) for part in parts))
+    return Draw(*(torch.cat([getattr(one, field.name) for one in draws]) for field in fields(Draw)))
 
 
-def harden(ir: Tensor, vi: Tensor, strengths: Mapping[str, float | Tensor], drawn: Draw) -> tuple[Tensor, Tensor]:
-    """Degrades a batch of pairs.
+def harden(ir: Tensor, vi: Tensor, settings: Mapping[str, float | Tensor], drawn: Draw) -> tuple[Tensor, Tensor]:
+    """Degrades a batch of pairs to learn from, each at random; see `Draw.amounts` and `damage`.
+
+    Args:
+        ir: Infrared, (N, 1, H, W) in [0, 1].
+        vi: Visible luminance, same shape and range.
+        settings: Largest strengths, and the share that stays clean, as in `Draw.amounts`.
+        drawn: The random part, from `draw`.
+
+    Returns:
+        The degraded infrared and visible images; where no image is degraded the inputs themselves.
+    """
+    return damage(ir, vi, dict(zip(HARDENINGS, drawn.amounts(settings), strict=True)), drawn)
+
+
+def damage(ir: Tensor, vi: Tensor, strengths: Mapping[str, float | Tensor], drawn: Draw) -> tuple[Tensor, Tensor]:
+    """Degrades pairs by exactly the given strengths.
 
     In the order of an image's way: light (visible) and heat (infrared), then optics, then sensor noise.
 
@@ -127,17 +157,17 @@ def harden(ir: Tensor, vi: Tensor, strengths: Mapping[str, float | Tensor], draw
         ir: Infrared, (N, 1, H, W) in [0, 1].
         vi: Visible luminance, same shape and range.
         strengths: Strength in [0, 1] by name (`HARDENINGS`), for all images or (N,); a missing one is 0.
-        drawn: The random part, from `draw`.
+        drawn: Where the noise, and the direction that light goes wrong in, come from.
 
     Returns:
         The degraded infrared and visible images; where no image is degraded the inputs themselves.
     """
     pair, untouched = torch.stack((ir, vi)), True
     for name, degrade in _WAY.items():
-        amount = strengths.get(name, 0.0) * drawn.share[HARDENINGS.index(name)]
+        amount = torch.as_tensor(strengths.get(name, 0.0)).expand_as(drawn.share)
         index = amount.nonzero().squeeze(1)
         if len(index):  # mostly a few images: the others cost nothing
-            pair[:, index] = degrade(pair[:, index], amount[index].to(ir.device), drawn, index)
+            pair[:, index] = degrade(pair[:, index], amount[index].to(ir), drawn, index)
             untouched = False
     return (ir, vi) if untouched else (pair[0], pair[1])
 
@@ -161,21 +191,3 @@ def _noise(pair: Tensor, amount: Tensor, drawn: Draw, index: Tensor) -> Tensor:
 
 # In the order of an image's way, on the chosen pairs, (2, n, 1, H, W).
 _WAY = {"illumination": _illumination, "contrast": _contrast, "blur": _blur, "noise": _noise}
-
-
-def selection_weights(losses: Tensor, sharpness: float) -> Tensor:
-    """Probability with which each patch is sampled: softmax of the standardised loss times the sharpness.
-
-    Args:
-        losses: Present loss of each patch, (M,); NaN marks a patch not seen yet, which counts as average.
-        sharpness: 0 is uniform; at 1 a patch one standard deviation above the mean is e times as likely.
-
-    Returns:
-        Weights (M,), non-negative, summing to 1.
-    """
-    seen = ~torch.isnan(losses)
-    known = losses[seen]
-    if sharpness == 0 or len(known) < 2:
-        return torch.full_like(losses, 1 / losses.numel())
-    score = torch.nan_to_num((losses - known.mean()) / known.std().clamp_min(1e-8), nan=0.0)
-    return torch.softmax(sharpness * score.clamp(-3, 3), dim=0)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusion_gym.actions import ACTIONS
-from fusion_gym.metrics import REPORTED
+from fusion_gym.conditions import CLEAN, CONDITIONS
+from fusion_gym.reported import REPORTED
 
 if TYPE_CHECKING:
     from fusion_gym.episode import Episode
@@ -46,6 +47,16 @@ def _log10(value: float) -> float:
 def _ratio(name: str) -> Feature:
     doc = f"{name} of the student on the clean probe relative to the reference's."
     return Feature(f"ratio_{name}", 0.0, 2.0, doc, lambda e: e.reading.ratios[name])
+
+
+def _score(condition: str) -> Feature:
+    doc = f"Fusion score of the student on the probe's {condition} pairs."
+    return Feature(f"score_{condition}", 0.0, 1.5, doc, lambda e: e.reading.scores[condition])
+
+
+def _share(condition: str) -> Feature:
+    doc = f"Share of {condition} pairs where the student will be deployed."
+    return Feature(f"share_{condition}", 0.0, 1.0, doc, lambda e: e.deployment[condition])
 
 
 def _last(name: str) -> Feature:
@@ -129,22 +140,17 @@ OBSERVATIONS: tuple[Feature, ...] = (
         -1.0,
         1.0,
         f"{LEAD} x (teacher_score - score_clean), clipped: positive where the teacher is ahead.",
-        lambda e: LEAD * (e.teacher_score - e.reading.score_clean),
+        lambda e: LEAD * (e.teacher_score - e.reading.scores[CLEAN]),
     ),
     Feature(
-        "score_clean",
+        "score",
         0.0,
         1.5,
-        "Fusion score of the student on the clean probe.",
-        lambda e: e.reading.score_clean,
+        "Fusion score of the student where it will be deployed: what the reward is the gain of.",
+        lambda e: e.score,
     ),
-    Feature(
-        "score_hardened",
-        0.0,
-        1.5,
-        "Fusion score of the student on the hardened probe.",
-        lambda e: e.reading.score_hardened,
-    ),
+    *map(_score, CONDITIONS),
+    *map(_share, CONDITIONS),
     *map(_ratio, REPORTED),
     *map(_last, ACTIONS),
 )

@@ -56,15 +56,12 @@ def _advance_alike(
     each["guidance"] = each["guidance"].to(device)
     sums = torch.zeros(count, 3, device=device)
     for _ in range(updates):
-        index, images, drawn = zip(
-            *(distiller.batch(one["selection"]) for distiller, one in zip(distillers, settings, strict=True)),
-            strict=True,
-        )
+        images, drawn = zip(*(distiller.batch() for distiller in distillers), strict=True)
         fuse = _batched([distiller.student for distiller in distillers], size)
         figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn), distillers[0].self_loss)
         losses, guide, own = (figure.view(count, size) for figure in figures)
         losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
-        norms = [distiller.descend(*one) for distiller, *one in zip(distillers, index, losses, strict=True)]
+        norms = [distiller.descend(one["rate"]) for distiller, one in zip(distillers, settings, strict=True)]
         sums += torch.stack((guide.mean(1), own.mean(1), torch.stack(norms)), dim=1).detach()
     return [Stats(*row) for row in (sums / updates).tolist()]
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fusion_gym.actions import ACTIONS
+from fusion_gym.conditions import HARDENINGS
 from fusion_gym.episode import Episode
 from fusion_gym.images import write_image
 from fusion_gym.probe import Probe
@@ -102,14 +103,15 @@ def render_episode(episode: Episode, probe: Probe, student: Fuse) -> np.ndarray:
         As `render_frame`.
     """
     shown = probe.telling
+    damaged = max(HARDENINGS, key=lambda name: episode.deployment[name])
     one = slice(shown, shown + 1)
     with torch.no_grad():
         fused = student(probe.ir[one], probe.vi[one])
     pictures = {
         "infrared": probe.ir[one],
         "visible": probe.vi[one],
-        "infrared, hardened": probe.hard_ir[one],
-        "visible, hardened": probe.hard_vi[one],
+        f"infrared, {damaged}": probe.pairs[damaged][0][one],
+        f"visible, {damaged}": probe.pairs[damaged][1][one],
         "teacher": probe.teacher[one],
         "student": fused,
     }

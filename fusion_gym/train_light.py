@@ -28,6 +28,7 @@ from fusion_gym.sources import add_range
 from fusion_gym.tensors import unit
 from fusion_gym.text import say
 
+FULLY = dict.fromkeys(HARDENINGS, 1.0)
 COPIES = 8  # of every patch, each with a damage of its own
 RATE, BATCH = 3e-3, 256
 SMALLEST = 0.02  # spread of an answer, below which its errors count no less
@@ -36,7 +37,8 @@ WEIGHTS = (0.5, 1.0, 0.5, 0.5)  # of gains and offsets, beside all that the netw
 
 def undoing(drawn: Draw) -> Tensor:
     """Logarithms of the gains, (N, 2), that undo what full hardening did to infrared contrast and visible light."""
-    heat, light = (drawn.share[HARDENINGS.index(name)] for name in ("contrast", "illumination"))
+    amounts = dict(zip(HARDENINGS, drawn.amounts(FULLY), strict=True))
+    heat, light = amounts["contrast"], amounts["illumination"]
     lit = torch.where(drawn.dark, 1 - DIMMING * light, 1 + GLARE * light)
     return -torch.log(torch.stack((1 - FADING * heat, lit), dim=1))
 
@@ -61,7 +63,7 @@ def examples(light: Light, ir: Tensor, vi: Tensor, generator: torch.Generator) -
     parts = [(clean, known)]
     for _ in range(COPIES):
         drawn = draw(len(ir), generator)
-        seen = scene_statistics(*grids(torch.cat(harden(ir, vi, dict.fromkeys(HARDENINGS, 1.0), drawn), dim=1)))
+        seen = scene_statistics(*grids(torch.cat(harden(ir, vi, FULLY, drawn), dim=1)))
         undo = undoing(drawn)
         undone = known.clone()
         undone[:, :2, 0, 0] += undo / 3.0

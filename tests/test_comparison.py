@@ -18,14 +18,16 @@ from agents.comparison.cells import Cell, Judge
 from agents.comparison.report import Results, main_table
 from agents.environments import make_checked
 from fusion_gym.cli import UserError
+from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
 from fusion_gym.metrics import INVENTED, REPORTED
 
+MIXED = DEPLOYMENTS["mixed"]
 ROOT = Path(__file__).parents[1]
-SMALL = {"reference": "rule:max", "patch_size": 32, "probe_pairs": 2, "probe_size": 64}
+SMALL = {"reference": "rule:max", "deployment": "mixed", "patch_size": 48, "probe_pairs": 2, "probe_size": 64}
 INSTANCES = {"max": {"teacher": "rule:max", **SMALL}, "poor": {"teacher": "rule:poor", **SMALL}}
 FIGURES = [
+    *(f"score_{name}" for name in CONDITIONS),
     "score",
-    "score_clean",
     "score_hardened",
     *REPORTED,
     INVENTED,
@@ -81,7 +83,7 @@ def test_one_row_for_each_cell_and_dataset(made):
     assert {key[:2] for key in keys} == {(a, i) for a in ("constant", "no-teacher") for i in INSTANCES}
     assert all(np.isfinite([float(row[name]) for name in FIGURES]).all() for row in table)
     assert all(
-        float(row["score"]) == pytest.approx((float(row["score_clean"]) + float(row["score_hardened"])) / 2)
+        float(row["score"]) == pytest.approx(sum(share * float(row[f"score_{name}"]) for name, share in MIXED.items()))
         for row in table
     )
 
@@ -178,7 +180,7 @@ def mistakes(tmp_path):
     used.mkdir()
     (used / "thesis.tex").write_text("mine")
     return {
-        "no schedule of this name": ["constnt"],
+        "no schedule or rule of this name": ["constnt"],
         "did you mean 'teacher'": ["constant", "--instances", str(bad)],
         "cannot be read": ["constant", "--instances", str(tmp_path / "none.yml")],
         "Two agents are named constant": ["constant", "constant"],
@@ -233,20 +235,20 @@ def test_a_cells_file_tells_apart_all_that_its_result_depends_on(tmp_path):
 
 
 def test_judge_gives_the_reference_its_own_score():
-    figures = Judge("synthetic-small", "rule:max", "cpu").figures(torch.maximum, "rule:max")
+    figures = Judge("synthetic-small", "rule:max", "cpu").figures(torch.maximum, "rule:max", MIXED)
     assert figures["score_clean"] == pytest.approx(1) and figures["teacher_ratio"] == pytest.approx(1)
     assert figures["score_hardened"] < 1 and figures["VIF_hardened"] < figures["VIF"]
 
 
 def test_judge_knows_the_students_teacher():
     judge = Judge("synthetic-small", "rule:max", "cpu")
-    by_max, by_poor = (judge.figures(torch.maximum, teacher) for teacher in ("rule:max", "rule:poor"))
+    by_max, by_poor = (judge.figures(torch.maximum, teacher, MIXED) for teacher in ("rule:max", "rule:poor"))
     assert by_poor.pop("teacher_ratio") > by_max.pop("teacher_ratio") + 0.1
     assert by_poor == by_max
 
 
 def test_judge_takes_a_broken_student():
-    figures = Judge("synthetic-small", "rule:max", "cpu").figures(lambda ir, vi: ir * torch.nan, "rule:max")
+    figures = Judge("synthetic-small", "rule:max", "cpu").figures(lambda ir, vi: ir * torch.nan, "rule:max", MIXED)
     assert np.isfinite(list(figures.values())).all() and figures["score"] < 0.3
 
 
@@ -272,7 +274,7 @@ def test_the_budget_is_no_matter_of_an_instance(tmp_path):
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.yml")), ids=lambda path: path.stem)
 def test_the_projects_own_instances_can_be_made(file):
     for arguments in read_instances(str(file)).values():
-        quick = {"data": "synthetic-small", "patch_size": 32, "probe_pairs": 1, "probe_size": 64}
+        quick = {"data": "synthetic-small", "probe_pairs": 1, "probe_size": 64}
         env = make_checked("FusionDistill-v0", {**quick, **arguments})
         env.reset(seed=0)
         assert env.unwrapped.instance["teacher"] == arguments["teacher"]

@@ -6,12 +6,12 @@ from fusion_gym.hardening import (
     blur,
     concatenate,
     contrast_loss,
+    damage,
     darken,
     draw,
     harden,
     noise,
     overexpose,
-    selection_weights,
 )
 
 
@@ -20,8 +20,8 @@ def pair(count=6, side=32, seed=0):
     return [torch.rand(count, 1, side, side, generator=generator) for _ in range(2)]
 
 
-def full(count, seed=0):
-    return draw(count, torch.Generator().manual_seed(seed), full=True)
+def drawing(count, seed=0):
+    return draw(count, torch.Generator().manual_seed(seed))
 
 
 def unit_noise(image):
@@ -68,38 +68,55 @@ def test_each_image_gets_its_own_strength(name):
     torch.testing.assert_close(together, torch.cat(parts), rtol=0, atol=1e-6)
 
 
-def test_nothing_asked_gives_the_inputs_themselves():
+@pytest.mark.parametrize("settings", [{}, dict.fromkeys(HARDENINGS, 0.0), {"noise": 1.0, "clean": 1.0}])
+def test_nothing_asked_gives_the_inputs_themselves(settings):
     ir, vi = pair()
-    for strengths in ({}, dict.fromkeys(HARDENINGS, 0.0)):
-        hard_ir, hard_vi = harden(ir, vi, strengths, full(len(ir)))
-        assert hard_ir is ir
-        assert hard_vi is vi
+    hard_ir, hard_vi = harden(ir, vi, settings, drawing(len(ir)))
+    assert hard_ir is ir
+    assert hard_vi is vi
 
 
 @pytest.mark.parametrize("name", HARDENINGS)
 def test_each_hardening_acts_on_its_sources_only(name):
     ir, vi = pair()
-    hard_ir, hard_vi = harden(ir, vi, {name: 0.5}, full(len(ir)))
-    assert (torch.equal(hard_ir, ir), torch.equal(hard_vi, vi)) == {
-        "blur": (False, False),
-        "noise": (False, False),
-        "illumination": (True, False),
-        "contrast": (False, True),
-    }[name]
+    for hard_ir, hard_vi in (
+        damage(ir, vi, {name: 0.5}, drawing(len(ir))),
+        harden(ir, vi, {name: 0.5}, drawing(len(ir))),
+    ):
+        assert (torch.equal(hard_ir, ir), torch.equal(hard_vi, vi)) == {
+            "blur": (False, False),
+            "noise": (False, False),
+            "illumination": (True, False),
+            "contrast": (False, True),
+        }[name]
 
 
 def test_all_together_stay_in_range():
     ir, vi = pair()
-    for image in harden(ir, vi, dict.fromkeys(HARDENINGS, 1.0), full(len(ir))):
+    for image in damage(ir, vi, dict.fromkeys(HARDENINGS, 1.0), drawing(len(ir))):
         assert float(image.min()) >= 0
         assert float(image.max()) <= 1
+
+
+def test_an_image_gets_one_hardening_as_often_and_as_strongly_as_asked():
+    asked = {"blur": 0.2, "noise": 0.6, "contrast": 0.0, "illumination": 0.0, "clean": 0.25}
+    amounts = drawing(20_000).amounts(asked)
+    given = amounts > 0
+    assert (given.sum(0) <= 1).all()
+    shares = dict(zip(HARDENINGS, given.float().mean(1).tolist(), strict=True))
+    assert shares == pytest.approx({"blur": 0.1875, "noise": 0.5625, "illumination": 0, "contrast": 0}, abs=0.01)
+    for name, amount in zip(HARDENINGS, amounts, strict=True):
+        if asked[name]:
+            drawn = amount[amount > 0]
+            assert float(drawn.max()) == pytest.approx(asked[name], abs=1e-3)
+            assert float(drawn.mean()) == pytest.approx(asked[name] / 2, rel=0.02)
 
 
 def test_the_same_draw_does_the_same_damage():
     ir, vi = pair()
     strengths = dict.fromkeys(HARDENINGS, 0.7)
-    first, second = (harden(ir, vi, strengths, full(len(ir), seed=4)) for _ in range(2))
-    other = harden(ir, vi, strengths, full(len(ir), seed=5))
+    first, second = (harden(ir, vi, strengths, drawing(len(ir), seed=4)) for _ in range(2))
+    other = harden(ir, vi, strengths, drawing(len(ir), seed=5))
     assert torch.equal(first[0], second[0])
     assert not torch.equal(first[0], other[0])
 
@@ -119,28 +136,13 @@ def test_batches_hardened_as_one_are_those_hardened_one_by_one():
     generator = torch.Generator().manual_seed(3)
     pairs = [pair(seed=seed) for seed in range(3)]
     draws = [draw(6, generator) for _ in pairs]
-    strengths = [{}, {"noise": 0.5, "illumination": 0.2}, dict.fromkeys(HARDENINGS, 0.8)]
+    strengths = [{}, {"noise": 0.5, "illumination": 0.2, "clean": 0.3}, dict.fromkeys(HARDENINGS, 0.8)]
     alone = [harden(*one, asked, drawn) for one, asked, drawn in zip(pairs, strengths, draws, strict=True)]
     per_image = {
-        name: torch.tensor([asked.get(name, 0.0) for asked in strengths]).repeat_interleave(6) for name in HARDENINGS
+        name: torch.tensor([asked.get(name, 0.0) for asked in strengths]).repeat_interleave(6)
+        for name in (*HARDENINGS, "clean")
     }
     ir, vi = (torch.cat(images) for images in zip(*pairs, strict=True))
     together = harden(ir, vi, per_image, concatenate(draws))
     for side in range(2):
         torch.testing.assert_close(together[side], torch.cat([one[side] for one in alone]), rtol=0, atol=1e-6)
-
-
-def test_selection_prefers_high_losses_by_its_sharpness():
-    losses = torch.tensor([0.1, 0.2, 0.9, torch.nan])
-    shares = [selection_weights(losses, sharpness) for sharpness in (0.0, 1.0, 4.0)]
-    for share in shares:
-        assert float(share.sum()) == pytest.approx(1)
-    assert torch.equal(shares[0], torch.full((4,), 0.25))
-    assert shares[0][2] < shares[1][2] < shares[2][2]
-    known = losses[:3]
-    ratio = shares[1][2] / shares[1][3]  # a patch not seen yet counts as average
-    assert float(ratio) == pytest.approx(float(torch.exp((known[2] - known.mean()) / known.std())), rel=1e-5)
-
-
-def test_selection_without_experience_is_uniform():
-    assert torch.equal(selection_weights(torch.full((5,), torch.nan), 4.0), torch.full((5,), 0.2))

@@ -1,5 +1,7 @@
 """How a student learns to even the light."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,13 @@ from fusion_gym.train_light import COPIES, examples, main, train_light, undoing
 
 # Under-exposed, over-exposed, of low contrast, noisy; a row is a hardening.
 SHARE = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.7], [0.8, 0.4, 0.0, 0.0], [0.0, 0.0, 0.5, 0.0]])
-DRAWN = Draw(SHARE, torch.tensor([True, False, True, True]), torch.arange(4))
+DRAWN = Draw(
+    spared=torch.zeros(4),
+    kind=torch.tensor([0.6, 0.6, 0.9, 0.3]),
+    share=SHARE.sum(0),
+    dark=torch.tensor([True, False, True, True]),
+    seeds=torch.arange(4),
+)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def test_undoing_brings_back_contrast_and_exposure(patches):
     lit = illumination(vi, SHARE[2], DRAWN.dark)
     torch.testing.assert_close(_centred(lit[1]) * gain[1, 1], _centred(vi[1]))  # over-exposed
     dark = 0.15 * vi[:1].clamp(0, 1)  # without the gamma, which no gain undoes
-    full = undoing(Draw(torch.ones(4, 1), torch.tensor([True]), torch.zeros(1, dtype=torch.long))).exp()
+    full = undoing(replace(DRAWN, share=torch.ones(4))).exp()
     torch.testing.assert_close(dark * full[0, 1], vi[:1])
 
 

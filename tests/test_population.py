@@ -6,6 +6,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import fusion_gym  # noqa: F401  (registers the ids)
 from agents.training.population_vec_env import PopulationVecEnv
+from fusion_gym.actions import ACTIONS
 from fusion_gym.distiller import Distiller
 from fusion_gym.models.student import Student
 from fusion_gym.population import FusionDistillVectorEnv, advance, train_together
@@ -34,14 +35,17 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
 
 
-def settings(guidance, noise, selection, **others):
-    plain = dict.fromkeys(("blur", "illumination", "contrast"), 0.0)
-    return {**plain, **others, "guidance": guidance, "noise": noise, "selection": selection}
+def settings(guidance, noise, **others):
+    return {**dict.fromkeys(ACTIONS, 0.0), "rate": 1.0, **others, "guidance": guidance, "noise": noise}
 
 
 @pytest.mark.parametrize("widths", [(6, 6, 6), (4, 8, 4)])
 def test_training_together_is_training_alone(widths):
-    asked = [settings(0.2, 0.0, 0.0), settings(0.9, 0.6, 3.0, blur=0.4), settings(0.5, 0.1, 1.0, illumination=0.7)]
+    asked = [
+        settings(0.2, 0.0, rate=2.0),
+        settings(0.9, 0.6, clean=0.3, blur=0.4),
+        settings(0.5, 0.1, illumination=0.7),
+    ]
     alone, together = distillers(widths), distillers(widths)
     # Later, rounding decides the sign of some absolute difference, and the optimiser makes much of it.
     for _ in range(2):  # the second time with moments in the optimiser
@@ -51,14 +55,13 @@ def test_training_together_is_training_alone(widths):
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.generator.get_state(), other.generator.get_state())
         assert one.updates == other.updates == 2
-        torch.testing.assert_close(one.patch_losses, other.patch_losses, equal_nan=True, rtol=1e-4, atol=1e-5)
         for a, b in zip(one.student.parameters(), other.student.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_students_at_different_stages_keep_their_own_learning_rates():
     alone, together = distillers((6, 6)), distillers((6, 6))
-    asked = settings(0.5, 0.2, 0.0)
+    asked = settings(0.5, 0.2)
     for group in (alone, together):
         group[0].advance(asked, 7)
     for one in alone:
@@ -72,7 +75,7 @@ def test_students_at_different_stages_keep_their_own_learning_rates():
 
 def test_a_diverged_student_does_not_spread():
     alone, together = distillers((6, 6)), distillers((6, 6))
-    asked = settings(0.5, 0.2, 0.0)
+    asked = settings(0.5, 0.2)
     with torch.no_grad():
         together[0].student.head.weight.fill_(torch.nan)
     first, second = advance(together, [asked, asked], 2)

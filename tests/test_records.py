@@ -8,6 +8,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from agents import load_agent
+from fusion_gym.actions import ACTIONS
 from fusion_gym.env import POINTS
 
 FAST = "FusionDistillFast-v0"
@@ -61,7 +62,7 @@ def test_vec_video_recorder(tmp_path):
     envs = VecVideoRecorder(envs, str(tmp_path), lambda step: step == 0, video_length=2)
     envs.reset()
     for _ in range(3):
-        envs.step(np.zeros((2, 6), np.float32))
+        envs.step(np.zeros((2, len(ACTIONS)), np.float32))
     envs.close()
     (film,) = tmp_path.glob("*.mp4")
     assert frames(film) >= 2

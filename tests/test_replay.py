@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fusion_gym import record, replay
+from fusion_gym.actions import ACTIONS
 from fusion_gym.record import Record, RecordError
 from fusion_gym.wrappers import DiscreteActions, RecordEpisode
 
@@ -147,7 +148,7 @@ def test_records_inside_of_other_wrappers(tmp_path):
     assert [path.name for path in made] == ["moves-0.json"]  # of the second episode, which the limit broke off
     kept = Record.load(made[0])
     assert kept.end == "unfinished"
-    assert kept.actions[0] == [-0.5, 0, 0, 0, 0, 0]
+    assert kept.actions[0] == [-0.5] + [0] * (len(ACTIONS) - 1)
     assert not replay.play(kept, replay.make_env(kept)).differences(kept, 0.0)
     assert moves.spec.additional_wrappers[0].name == "RecordEpisode"
 
@@ -155,7 +156,7 @@ def test_records_inside_of_other_wrappers(tmp_path):
 def test_a_record_of_known_decisions(tmp_path):
     env = gym.make(FAST, **TINY)
     env.reset(seed=3)
-    actions = [[0.25] * 6, [1.0] * 6, [-1.0] * 6]
+    actions = [[value] * len(ACTIONS) for value in (0.25, 1.0, -1.0)]
     rewards = [env.step(np.array(action, np.float32))[1] for action in actions]
     made = record.of_episode(env, 3, actions, rewards)
     made.save(tmp_path / "r.json")
@@ -180,12 +181,12 @@ def test_a_distillation_leaves_its_record_also_after_a_stop(tmp_path, capsys):
             self.asked += 1
             if self.asked == 3:
                 raise KeyboardInterrupt
-            return np.full(6, 0.3 * self.asked, np.float32), None
+            return np.full(len(ACTIONS), 0.3 * self.asked, np.float32), None
 
     with pytest.raises(KeyboardInterrupt):
         distill_student.train(env, Stops(), config, tmp_path, False)
     distill_student.train(env, load_agent("linear", env), config, tmp_path, False)
     kept = Record.load(tmp_path / "episode.json")
-    assert kept.actions[:2] == [[pytest.approx(0.3)] * 6, [pytest.approx(0.6)] * 6]
+    assert kept.actions[:2] == [[pytest.approx(value)] * len(ACTIONS) for value in (0.3, 0.6)]
     assert len(kept.actions) == 3
     assert replay.main([str(tmp_path / "episode.json"), "--tolerance", "0", "--no-progress"]) == 0

@@ -9,7 +9,7 @@ from fusion_gym.actions import ACTIONS
 from fusion_gym.cli import UserError
 
 INSTANCES = {"strong": {"teacher": "a"}, "weak": {"teacher": "b"}}
-BEST = {"a": 0.75, "b": 0.0}  # guidance by teacher
+BEST = {"a": 0.8, "b": 0.0}  # guidance by teacher
 
 
 class Students:
@@ -31,7 +31,7 @@ def test_best_constant_is_one_for_all_and_the_oracle_one_for_each(tmp_path):
     constant = find(tmp_path, CONSTANT, Students())
     oracle = find(tmp_path, ORACLE, Students())
     assert constant["strong"] == constant["weak"]
-    assert {name: schedule["guidance"][0][1] for name, schedule in oracle.items()} == {"strong": 0.75, "weak": 0.0}
+    assert {name: schedule["guidance"][0][1] for name, schedule in oracle.items()} == {"strong": 0.8, "weak": 0.0}
 
 
 def test_searches_spend_what_they_are_told_to(tmp_path):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import fusion_gym
+from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
 from fusion_gym.data import load_splits, probe_crops
 from fusion_gym.files import write_json
 from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
@@ -34,7 +35,8 @@ from ..environments import make_checked
 from ..scripted import Points, Schedule
 
 ENVIRONMENT = "FusionDistill-v0"
-CROP = 128  # side of the test crops, one of each pair: what can be judged in a fraction of the training's time
+CROP = 128  # side of the test crops: what can be judged in a fraction of the training's time
+LEAST_CROPS = 32  # of each condition; where there are more pairs, one of each
 LONGEST = 80  # bytes of a name within a file's name
 CONVENTION = "cddfuse"  # of the metrics' table; the score has its own
 
@@ -162,8 +164,11 @@ def run(cell: Cell) -> tuple[dict[str, Any], Student]:
         names = [name for name in info if name.startswith(("score", "action/", "student/"))]
         result["log"] = {name: [float(entry[name]) for entry in infos] for name in names}
         result["drawn"] = dict(plain.instance)
+        deployment = DEPLOYMENTS[plain.instance["deployment"]]
         judges = {data: judge(data, plain.reference, plain.device, plain.ir_range) for data in cell.tests}
-        result["tests"] = {data: j.figures(student, plain.instance["teacher"]) for data, j in judges.items()}
+        result["tests"] = {
+            data: j.figures(student, plain.instance["teacher"], deployment) for data, j in judges.items()
+        }
     return result, student
 
 
@@ -187,7 +192,7 @@ def make_agent(agent: str | Mapping[str, Points], env: gym.Env, trust: bool) -> 
 class Judge:
     """Test pairs with everything about the sources computed once.
 
-    From each pair the crop with the most detail is taken. The score is the reward's own, from a
+    From each pair the crops with the most detail are taken. The score is the reward's own, from a
     `fusion_gym.probe.Probe` over these crops.
 
     Args:
@@ -206,32 +211,33 @@ class Judge:
         self._device, self._teachers = device, dict[str, dict[str, float]]()
         ir, vi, fused = self._crops(reference)
         self._probe = Probe(ir, vi, fused, fused)
-        self._inputs = torch.cat((ir, self._probe.hard_ir)), torch.cat((vi, self._probe.hard_vi))
-        self._sources = Sources(torch.cat((ir, ir)), torch.cat((vi, vi)))
+        self._sources = Sources(*(image.repeat(len(CONDITIONS), 1, 1, 1) for image in (ir, vi)))
 
     def _crops(self, teacher: str) -> tuple[Tensor, ...]:
         """Infrared, visible and a teacher's output, (N, 1, H, W) each; the same places for whatever teacher."""
         side = min(CROP, *(min(pair.ir.shape) for pair in self._pairs))
         fused = fused_pairs(teacher, self._pairs)
         stacks = [np.stack((pair.ir, pair.vi, output)) for pair, output in zip(self._pairs, fused, strict=True)]
-        crops = unit(probe_crops(stacks, side, len(stacks)), self._device)
+        crops = unit(probe_crops(stacks, side, max(LEAST_CROPS, len(stacks))), self._device)
         return crops.split(1, dim=1)
 
     @torch.no_grad()
-    def figures(self, fuse: Fuse, teacher: str) -> dict[str, float]:
+    def figures(self, fuse: Fuse, teacher: str, deployment: Mapping[str, float]) -> dict[str, float]:
         """Judges a student.
 
         Args:
             fuse: The student, or whatever fuses a batch of pairs.
             teacher: The teacher that it is compared with, as `fusion_gym.teachers.fused_pairs` takes it.
+            deployment: Share of each condition that the score weighs.
 
         Returns:
-            ``score``, ``score_clean``, ``score_hardened``; the mean of each metric (the score's nine, and
-            invented structure) on the clean pairs, and on the hardened ones with the suffix ``_hardened``;
-            ``teacher_ratio``, the mean over the nine of the ratio to the teacher's mean on the clean pairs.
+            ``score``; ``score_`` by condition, and ``score_hardened``, the mean over the damages; the mean of each
+            metric, the nine and invented structure, on the clean pairs, and on the damaged ones with the suffix
+            ``_hardened``; ``teacher_ratio``, the mean over the nine of the ratio to the teacher's mean on the clean
+            pairs.
         """
-        reading = self._probe.read(fuse)
-        fused = torch.nan_to_num(fuse(*self._inputs), nan=0.0, posinf=1.0, neginf=0.0)
+        fused = torch.nan_to_num(self._probe.fuse(fuse), nan=0.0, posinf=1.0, neginf=0.0)
+        reading = self._probe.judge(fused)
         values = evaluate(fused, self._sources, REPORTED, convention=CONVENTION)
         values |= evaluate(fused, self._sources, (INVENTED,))
         count = len(self._probe)
@@ -239,7 +245,8 @@ class Judge:
         hardened = {f"{name}_hardened": float(value[count:].mean()) for name, value in values.items()}
         known = self.teacher(teacher)
         ratio = float(np.mean([clean[name] / max(known[name], 1e-3) for name in REPORTED]))
-        scores = {name: getattr(reading, name) for name in ("score", "score_clean", "score_hardened")}
+        scores = {f"score_{name}": value for name, value in reading.scores.items()}
+        scores |= {"score": reading.score(deployment), "score_hardened": reading.score_hardened}
         return {**scores, **clean, **hardened, "teacher_ratio": ratio}
 
     @torch.no_grad()

@@ -17,18 +17,20 @@ from typing import Any
 import numpy as np
 
 from fusion_gym.actions import ACTIONS, decode, encode
-from fusion_gym.hardening import HARDENINGS
+from fusion_gym.conditions import HARDENINGS
 
 from ..scripted import Points
 
 Candidate = dict[str, Points]
 Evaluate = Callable[[Sequence[tuple[Candidate, int]]], Sequence[float]]
 
-# Grids of guidance, hardening (one strength for all) and selection, the coarsest first; all hold the default.
-GRIDS: tuple[tuple[tuple[float, ...], ...], ...] = (
-    ((0.0, 0.25, 0.5, 0.75), (0.0, 0.2, 0.4, 0.6), (0.5,)),
-    ((0.0, 0.15, 0.3, 0.5, 0.7, 0.9), (0.0, 0.1, 0.2, 0.35, 0.5, 0.7), (0.5,)),
-    ((0.0, 0.15, 0.3, 0.5, 0.7, 0.9), (0.0, 0.1, 0.2, 0.35, 0.5, 0.7), (0.0, 0.5, 2.0)),
+# Grids of guidance, hardening (one strength for all, or one of them alone) and the share that stays clean, the
+# coarsest first; all hold the default.
+Axes = tuple[tuple[float, ...], tuple[float | str, ...], tuple[float, ...]]
+GRIDS: tuple[Axes, ...] = (
+    ((0.0, 0.2, 0.5, 0.8), (0.0, 0.5, 1.0), (0.5,)),
+    ((0.0, 0.1, 0.2, 0.35, 0.5, 0.8), (0.0, 0.5, 1.0, *HARDENINGS), (0.5,)),
+    ((0.0, 0.1, 0.2, 0.35, 0.5, 0.8), (0.0, 0.5, 1.0, *HARDENINGS), (0.2, 0.5, 0.8)),
 )
 POPULATION, ELITES = 12, 4
 KEEP = 0.3  # share of the old mean and spread that a generation of the open loop keeps
@@ -104,8 +106,10 @@ def constants(names: Collection[str], blocks: int) -> list[Candidate]:
     return made
 
 
-def _constant(names: Collection[str], guidance: float, hardening: float, selection: float) -> tuple[Any, ...]:
-    values = {"guidance": guidance, **dict.fromkeys(HARDENINGS, hardening), "selection": selection}
+def _constant(names: Collection[str], guidance: float, hardening: float | str, clean: float) -> tuple[Any, ...]:
+    alone = {name: float(name == hardening) for name in HARDENINGS}
+    strengths = alone if isinstance(hardening, str) else dict.fromkeys(HARDENINGS, hardening)
+    values = {"guidance": guidance, **strengths, "clean": clean}
     return tuple((name, value) for name, value in values.items() if name in names)
 
 
@@ -153,10 +157,10 @@ def generations(blocks: int) -> int:
 def cross_entropy(start: Candidate, evaluate: Evaluate, blocks: int, parts: int = 4, seed: int = 0) -> Found:
     """The best open-loop schedule near a constant one, by the cross-entropy method (de Boer et al., 2005).
 
-    The schedule is a line through ``parts`` break points, evenly spaced, for each of guidance, hardening (one
-    strength for all) and selection. A generation is drawn around the mean so far and tried on a block of its own; its
-    better third moves mean and spread. In the end the mean is compared with the start on fresh blocks, and the better
-    of the two is the result: the start is beaten or kept.
+    The schedule is a line through ``parts`` break points, evenly spaced, for each of guidance, the hardenings that the
+    start has (one strength for them) and the share that stays clean. A generation is drawn around the mean so far and
+    tried on a block of its own; its better third moves mean and spread. In the end the mean is compared with the start
+    on fresh blocks, and the better of the two is the result: the start is beaten or kept.
 
     Args:
         start: A constant schedule.
@@ -166,12 +170,13 @@ def cross_entropy(start: Candidate, evaluate: Evaluate, blocks: int, parts: int 
         seed: Seed of the draws.
     """
     names = list(start)
-    groups = [[n for n in names if n in HARDENINGS], *([n] for n in names if n not in HARDENINGS)]
-    groups = [group for group in groups if group]
+    hardenings = [name for name in names if name in HARDENINGS]
+    alike = [name for name in hardenings if start[name][0][1] > 0] or hardenings
+    groups = [group for group in (alike, *([name] for name in names if name not in HARDENINGS)) if group]
     times = np.linspace(0, 1, parts)
 
     def schedule(vector: np.ndarray) -> Candidate:
-        curves: Candidate = {}
+        curves = dict(start)
         for group, values in zip(groups, vector.reshape(len(groups), parts), strict=True):
             physical = [decode(np.array([value]), group[:1])[group[0]] for value in values]
             curves |= {name: list(zip(times.tolist(), physical, strict=True)) for name in group}

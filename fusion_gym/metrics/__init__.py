@@ -14,7 +14,8 @@ from fusion_gym.metrics.evaluation import (
     invented_excess,
     invented_structure,
 )
-from fusion_gym.metrics.table import INVENTED, METRICS, REPORTED, Metric
+from fusion_gym.metrics.table import METRICS, Metric
+from fusion_gym.reported import INVENTED, REPORTED
 
 __all__ = [
     "CONVENTIONS",

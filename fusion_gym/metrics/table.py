@@ -22,9 +22,6 @@ from fusion_gym.metrics import (
 from fusion_gym.metrics.batch import Batch
 
 Measure = Callable[[Batch, Batch], Tensor]
-# What papers on infrared-visible fusion report most, in the order of tables: of the fused image alone, then relations.
-REPORTED = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
-INVENTED = "invented"  # stands beside them in every table, and never among what methods are ranked by
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from fusion_gym.models.light import Light
 
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
 NEW, TRAINED = "new", "trained"  # what a training can begin with, beside a weights file
+# Further: along a long training, `benchmarks/make_starts.py`.
+STAGES = ("clean", "half", "robust", "forgotten")
 MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
@@ -340,26 +342,29 @@ def average(first: Student, second: Student, share: float) -> Student:
     return made.eval().requires_grad_(False)
 
 
-@lru_cache(maxsize=32)
-def _read_start(start: str) -> Student:
-    """A student of the family, of a weights file or of a width, by its name; copy it, for it is kept."""
-    if not start.isdigit():
-        return read_student(weights_of(start))
-    path = WEIGHTS / f"start_{start}.pt"
+_read_once = lru_cache(maxsize=32)(read_student)
+
+
+def _weights_to_begin_with(start: str, width: int, name: str | None) -> Path:
+    if start in STAGES:
+        path = WEIGHTS / f"stage_{name}_{start}.pt"
+        which, known = f"no stage {start!r} of the student {name or width}", "stage_*.pt"
+    elif start == TRAINED and name is None:
+        path = WEIGHTS / f"start_{width}.pt"
+        which, known = f"no trained student of width {width}", "start_*.pt"
+    else:
+        return weights_of(name if start == TRAINED and name else start)
     if not path.is_file():
-        widths = sorted(int(file.stem.removeprefix("start_")) for file in WEIGHTS.glob("start_*.pt"))
-        raise StudentError(
-            f"No trained student of width {start} comes with the package, only of {', '.join(map(str, widths))}; "
-            "give start='new', or a weights file."
-        )
-    return read_student(path)
+        others = sorted(file.stem.partition("_")[2].replace("_", " ") for file in WEIGHTS.glob(known))
+        raise StudentError(f"There is {which}, only of {', '.join(others)}; give start='new', or a weights file.")
+    return path
 
 
 def begin(start: str, width: int, name: str | None, generator: torch.Generator) -> Student:
     """The student that a training begins with.
 
     Args:
-        start: `NEW`, `TRAINED` (what comes with the package for this width or name) or a weights file.
+        start: `NEW`, `TRAINED` (what comes with the package for this width or name), one of `STAGES` or a weights file.
         width: Width of the default shape.
         name: One of `STUDENTS` instead, whatever the width.
         generator: Draws the weights that are new.
@@ -370,5 +375,5 @@ def begin(start: str, width: int, name: str | None, generator: torch.Generator) 
     shape = STUDENTS[name] if name else {"width": width}
     if start == NEW:
         return Student(**shape, generator=generator)
-    trained = _read_start((name or str(width)) if start == TRAINED else start)
+    trained = _read_once(_weights_to_begin_with(start, width, name))
     return grown(trained, shape, generator) if name else copy.deepcopy(trained).train().requires_grad_(True)
