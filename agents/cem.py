@@ -19,9 +19,10 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from fusion_gym.cli import UserError, guard, parse_settings
+from fusion_gym.cli import Parser, UserError, guard, parse_settings
 from fusion_gym.files import atomic_path
 from fusion_gym.observations import OBSERVATIONS, index
+from fusion_gym.text import say
 
 from .environments import make_checked
 
@@ -112,7 +113,7 @@ def search(
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the search from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="FusionDistill-v0", help="environment id")
     parser.add_argument("--env-kwargs", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     parser.add_argument("--generations", type=int, default=12)
@@ -130,8 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         env = make_checked(args.env, parse_settings(args.env_kwargs, "--env-kwargs"))
         args.out.parent.mkdir(parents=True, exist_ok=True)
         search(env, args.generations, args.population, args.elite, args.seed, args.out)
-        print(f"The agent is in {args.out}.")
-        print(f"Next: python distill_student.py --agent agents.cem:Agent:{args.out}")
+        say(f"The agent is in {args.out}.")
+        say(f"Next: python distill_student.py --agent agents.cem:Agent:{args.out}")
 
     return guard("agents.cem", run, f"Stopped; the last generation's agent is in {args.out}.")
 

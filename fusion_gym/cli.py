@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import itertools
@@ -12,12 +13,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from fusion_gym.stopping import Stopped, stoppable
-from fusion_gym.text import Notice, encodable, say
+from fusion_gym.text import Notice, encodable, plain, say
 
 USER_ERROR, INTERRUPTED, UNHEARD = 2, 130, 141
 MOST_VALUES = 100_000  # of a YAML text; by aliases a short one can stand for any number
@@ -25,6 +26,14 @@ MOST_VALUES = 100_000  # of a YAML text; by aliases a short one can stand for an
 
 class UserError(ValueError):
     """A mistake of the user's; the message is one sentence that names the setting or the file, and the remedy."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines that repeats what it was given in plain text only."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong with the command line, and stops."""
+        super().error(plain(message))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fusion_gym.cli import guard
+from fusion_gym.cli import Parser, guard
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_path, atomic_write
 from fusion_gym.models.deploy import Deployed
@@ -257,7 +257,7 @@ def check(student: Student) -> str:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(prog="python -m fusion_gym.export", description=__doc__)
+    parser = Parser(prog="python -m fusion_gym.export", description=__doc__)
     parser.add_argument("--student", default="small", help=f"{', '.join(STUDENTS)}, or a weights file (.pt)")
     parser.add_argument("--out", type=Path, help="the file: .onnx, or .ts for TorchScript")
     parser.add_argument("--rgb", action="store_true", help="the visible image and the result in RGB, not luminance")

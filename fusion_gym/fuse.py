@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fusion_gym.cli import UserError, guard
+from fusion_gym.cli import Parser, UserError, guard
 from fusion_gym.data import natural, pair_folders
 from fusion_gym.files import make_folder
 from fusion_gym.fuser import BACKENDS, DEFAULT, Fuser, load_student
@@ -46,7 +46,7 @@ class Job:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(prog="python -m fusion_gym.fuse", description=__doc__)
+    parser = Parser(prog="python -m fusion_gym.fuse", description=__doc__)
     parser.add_argument("--ir", help="infrared: image, folder, pattern or video")
     parser.add_argument("--vi", help="visible: the same kind")
     parser.add_argument("--samples", action="store_true", help="take the pairs that come with the package")

@@ -22,6 +22,7 @@ from fusion_gym.episode import Episode
 from fusion_gym.images import write_image
 from fusion_gym.probe import Probe
 from fusion_gym.tensors import Fuse
+from fusion_gym.text import plain
 
 _DPI = 100
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito
@@ -35,11 +36,26 @@ def _pixels(figure: Figure) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
+def _literal(name: str) -> str:
+    """A name for Matplotlib, to which dollar signs are formulas and an underscore in front hides a curve."""
+    shown = plain(name).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def _curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
     for index, (name, (x, y)) in enumerate(series.items()):
         style = _STYLES[index // len(_COLOURS) % len(_STYLES)]
         marker = "o" if len(x) < 40 else None
-        axes.plot(x, y, style, color=_COLOURS[index % len(_COLOURS)], label=name, marker=marker, markersize=3, lw=1.6)
+        axes.plot(
+            x,
+            y,
+            style,
+            color=_COLOURS[index % len(_COLOURS)],
+            label=_literal(name),
+            marker=marker,
+            markersize=3,
+            lw=1.6,
+        )
     axes.grid(alpha=0.25, lw=0.6)
     axes.margins(x=0.02)
     axes.tick_params(labelsize=8)
@@ -139,7 +155,7 @@ def plot_curves(
     figure = Figure(figsize=(width, 4.5), dpi=_DPI, facecolor="white")
     axes = figure.add_axes((left / width, 0.13, plot / width, 0.77))
     _curves(axes, series)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(_literal(title), loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
     return _pixels(figure)
@@ -180,7 +196,7 @@ def plot_intervals(
         axes.vlines(middle, rows - 0.275, rows + 0.275, color=_COLOURS[0], lw=1.8)
         if mark is not None:
             axes.axvline(mark, color=_COLOURS[1], lw=1.0, ls="--")
-        axes.set_yticks(rows, names if column == 0 else [""] * len(names))
+        axes.set_yticks(rows, list(map(_literal, names)) if column == 0 else [""] * len(names))
         axes.invert_yaxis()
         axes.use_sticky_edges = False  # else the longest bar touches the frame
         axes.margins(x=0.05)
@@ -188,9 +204,9 @@ def plot_intervals(
         axes.grid(axis="x", alpha=0.25, lw=0.6)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_title(heading, fontsize=9, loc="left", pad=4)
-        axes.set_xlabel(xlabel, fontsize=9)
-    figure.text(0.012, 1 - 0.22 / height, title, fontsize=11, fontweight="bold", va="center")
+        axes.set_title(_literal(heading), fontsize=9, loc="left", pad=4)
+        axes.set_xlabel(_literal(xlabel), fontsize=9)
+    figure.text(0.012, 1 - 0.22 / height, _literal(title), fontsize=11, fontweight="bold", va="center")
     return _pixels(figure)
 
 

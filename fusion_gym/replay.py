@@ -20,11 +20,11 @@ import numpy as np
 from gymnasium.utils import seeding
 from tqdm import tqdm
 
-from fusion_gym.cli import UserError, guard
+from fusion_gym.cli import Parser, UserError, guard
 from fusion_gym.files import atomic_path
 from fusion_gym.outputs import check_outputs
 from fusion_gym.record import Record, RecordError, versions
-from fusion_gym.text import say
+from fusion_gym.text import plain, say
 
 TOLERANCE = 1e-4  # of a return, in hundredths of the score: what other processors do to float32 over an episode
 SUFFIXES = (".png", ".mp4")
@@ -156,7 +156,8 @@ def check(path: Path, args: argparse.Namespace) -> bool:
     env = make_env(record, args.render is not None, args.trust)
     film = args.render is not None and args.render.suffix == ".mp4"
     frames: list[Any] = []
-    bar = tqdm(total=len(record.actions) + 1, unit="decision", desc=path.name, leave=False, disable=not args.progress)
+    count, name = len(record.actions) + 1, plain(path.name)
+    bar = tqdm(total=count, unit="decision", desc=name, leave=False, disable=not args.progress)
 
     def watch() -> None:
         bar.update()
@@ -194,9 +195,7 @@ def check(path: Path, args: argparse.Namespace) -> bool:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="fusion_gym.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="fusion_gym.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="records of episodes")
     parser.add_argument("--render", type=Path, metavar="OUT", help="the last frame as .png, or all of them as .mp4")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of the return (default: {TOLERANCE:g})")

@@ -23,6 +23,7 @@ from fusion_gym.models.teacher import Teacher
 from fusion_gym.rules import RULES
 from fusion_gym.runtime import OnnxError, onnx_session
 from fusion_gym.tensors import Fuse, unit
+from fusion_gym.text import plain
 
 BUILTIN = WEIGHTS / "teacher.pt"
 
@@ -191,7 +192,7 @@ def fused_pairs(spec: str, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
 
     def compute() -> np.ndarray:
         fuse = load_teacher(spec)
-        shown = tqdm(pairs, desc=f"teacher {spec}", unit="pair", delay=2, leave=False, disable=None)
+        shown = tqdm(pairs, desc=f"teacher {plain(spec)}", unit="pair", delay=2, leave=False, disable=None)
         return np.concatenate([fuse_pair(fuse, pair).ravel() for pair in shown])
 
     identity = _identity(spec)

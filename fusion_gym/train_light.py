@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from fusion_gym.cli import UserError, guard
+from fusion_gym.cli import Parser, UserError, guard
 from fusion_gym.data import load_splits, patch_bank
 from fusion_gym.hardening import DIMMING, FADING, GLARE, HARDENINGS, Draw, draw, harden
 from fusion_gym.models.light import Light, grids, scene_statistics
@@ -108,7 +108,7 @@ def train_light(
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", required=True, help="a weights file, or a student that comes with the package")
     parser.add_argument("--data", default="synthetic", help="folders of pairs joined by commas, or synthetic")
     add_range(parser)

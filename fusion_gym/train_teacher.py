@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion_gym.cli import guard
+from fusion_gym.cli import Parser, guard
 from fusion_gym.data import ImagePair, load_splits, sets_of
 from fusion_gym.files import atomic_path, make_folder
 from fusion_gym.folders import held
@@ -84,7 +84,7 @@ class Crops:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="synthetic", help="folders of pairs joined by commas, or synthetic")
     add_range(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/teacher"), help="folder of checkpoint and weights")

@@ -1,10 +1,14 @@
+import os
+
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from fusion_gym.actions import ACTIONS
 from fusion_gym.images import read_image
-from fusion_gym.rendering import contact_sheet, plot_curves, render_frame, save_picture
+from fusion_gym.rendering import _literal, contact_sheet, plot_curves, plot_intervals, render_frame, save_picture
+from fusion_gym.text import plain
 
 NAMES = ("infrared", "visible", "infrared, hardened", "visible, hardened", "teacher", "student")
 
@@ -84,3 +88,16 @@ def test_pictures_are_saved_as_rgb(tmp_path):
     picture[..., 0] = 200
     save_picture(tmp_path / "a.png", picture)
     assert read_image(tmp_path / "a.png")[0, 0].tolist() == [0, 0, 200]  # BGR
+
+
+@pytest.mark.parametrize("name", [r"a$\bad$b", "$_$", "_hidden", "\x1b[31m", os.fsdecode(b"\xff")])
+def test_names_are_drawn_as_they_are(name):
+    def drawn(each):
+        curves = plot_curves({each: ([0, 1], [0, 1])}, "x", "y", each)
+        return curves.size, curves.std(), plot_intervals({each: {each: (1, 0, 2)}}, each, each).std()
+
+    assert all(value > 1 for value in drawn(name))
+    axes = Figure().add_subplot()
+    axes.plot([0, 1], label=_literal(name))
+    (shown,) = (text.get_text() for text in axes.legend().get_texts())  # an underscore in front would leave it out
+    assert shown.replace(r"\$", "$").strip() == plain(name)

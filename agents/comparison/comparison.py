@@ -10,7 +10,6 @@ import argparse
 import inspect
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from fusion_gym.files import atomic_write, make_folder, write_csv
 from fusion_gym.folders import held, is_free
 from fusion_gym.outputs import check_outputs
 from fusion_gym.teachers import check_folder
+from fusion_gym.text import say
 
 from .. import settings_of
 from . import report
@@ -296,11 +296,11 @@ class Comparison:
             if isinstance(result, Failure)
         ]
         if failed:
-            print(f"{len(failed)} of {len(cells)} cells failed:", *failed, sep="\n  ", file=sys.stderr)
-            print("The same command again tries them again.", file=sys.stderr)
+            say(f"{len(failed)} of {len(cells)} cells failed:", *(f"  {each}" for each in failed), error=True)
+            say("The same command again tries them again.", error=True)
             raise SystemExit(1)
-        print(f"Made: {self.out / 'comparison.csv'}, comparison.md and pictures in {self.out}.")
-        print(f"Next: look at {self.out / 'intervals.png'}")
+        say(f"Made: {self.out / 'comparison.csv'}, comparison.md and pictures in {self.out}.")
+        say(f"Next: look at {self.out / 'intervals.png'}")
 
     def _pool(self) -> Pool | RayPool:
         if not self.cluster:
@@ -377,5 +377,5 @@ def run(args: argparse.Namespace) -> None:
     try:
         Comparison(args).run()
     except KeyboardInterrupt:
-        print("\nStopped; the same command again continues.", file=sys.stderr)
+        say("", "Stopped; the same command again continues.", error=True)
         raise SystemExit(INTERRUPTED) from None

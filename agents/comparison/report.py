@@ -19,7 +19,7 @@ from fusion_gym.files import atomic_write
 from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.models.student import read_student
 from fusion_gym.teachers import fuse_pair
-from fusion_gym.text import plain
+from fusion_gym.text import plain, say
 
 from .cells import file_name
 from .intervals import (
@@ -110,19 +110,19 @@ def write(results: Results, out: Path, students: Mapping[str, Path], ir_range: t
         ir_range: As `fusion_gym.data.load_splits` takes it, for the contact sheet too.
     """
     if not results.complete:
-        print("No seed has been finished by every agent on every instance: there is nothing to compare yet.")
+        say("No seed has been finished by every agent on every instance: there is nothing to compare yet.")
         return
     tables = {heading: main_table(results, data) for heading, data in results.groups.items()}
     columns = [column.format(base=results.base) for column in COLUMNS]
     for heading, rows in tables.items():
         size = f"{len(results.complete)} seeds x {len(results.instances)} instances"
         title = f"{heading}: {size}, gain on {results.base}"
-        shown = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        shown = Table(title=plain(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in columns[:ON_SCREEN]:
             shown.add_column(column, justify="left" if column == "agent" else "right", overflow="fold")
         for row in rows:
-            shown.add_row(*(cell.replace(" [", "\n[") for cell in row[:ON_SCREEN]))
-        Console().print(shown)
+            shown.add_row(*(plain(cell).replace(" [", "\n[") for cell in row[:ON_SCREEN]))
+        Console(markup=False, emoji=False, highlight=False).print(shown)
     atomic_write(out / "comparison.md", _markdown(results, tables, columns))
     _pictures(results, out)
     _sheets(results, out, students, ir_range)

@@ -15,6 +15,7 @@ import yaml
 
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_write, write_json
+from fusion_gym.text import say
 
 from .cells import Cell, file_name, load_result, origin
 from .search import Candidate, Found, constants, cross_entropy, settable, successive_halving
@@ -107,5 +108,5 @@ class Rivals:
         shown = ", ".join(
             f"{name} {'-'.join(f'{v:.2g}' for _, v in points)}" for name, points in found.schedule.items()
         )
-        print(f"{title}: {shown}; score {found.score:.4f} over {found.blocks} seeds; {record.with_suffix('.yml')}")
+        say(f"{title}: {shown}; score {found.score:.4f} over {found.blocks} seeds; {record.with_suffix('.yml')}")
         return found.schedule

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_path
+from fusion_gym.text import say
 
 from ..sb3 import read_entry, read_tensors, save_model
 
@@ -73,7 +74,7 @@ class SeededEval(EvalCallback):
             self.log_path = str(temporary)
             going_on = super()._on_step()
         spread = float(np.std(self.evaluations_results[-1]))
-        print(f"{self.num_timesteps} steps: evaluation return {self.last_mean_reward:.2f} ± {spread:.2f}")
+        say(f"{self.num_timesteps} steps: evaluation return {self.last_mean_reward:.2f} ± {spread:.2f}")
         if self.best_mean_reward > before:
             self._on_new_best()
         return going_on

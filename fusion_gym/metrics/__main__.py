@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from fusion_gym.cli import guard
+from fusion_gym.cli import Parser, guard
 from fusion_gym.files import write_csv, write_json
 from fusion_gym.metrics.evaluation import CONVENTIONS
 from fusion_gym.metrics.folders import Values, common, ranks, score_folders, summarise
@@ -27,7 +27,7 @@ from fusion_gym.text import plain, say
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fusion_gym.metrics",
         description="Scores folders of fused images. Files belong together by name, whatever their format; "
         "colour images are scored on their luminance.",
