@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import yaml
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from agents.sb3 import ALGORITHMS, make_model, save_model
 from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
 from agents.training.configuration import configure, write_config
 from agents.training.evaluation import Outcome, evaluate, extremes, print_outcomes
+from agents.training.imitation import imitate
 from agents.training.runs import VEC_ENVS, WorkerSetup, draw_learning_curve, make_logger, opened
 from fusion_gym import files
 from fusion_gym.cli import UserError, guard, parse_settings
@@ -91,7 +93,14 @@ def minutes(env: gym.Env, config: dict[str, Any], done: int) -> float:
     return steps * seconds / min(config["n_envs"], os.cpu_count() or 1) / 60
 
 
-def train(config: dict[str, Any], out: Path, description: dict[str, Any], progress: bool) -> int:
+def begin_with(model: BaseAlgorithm, config: dict[str, Any], env: gym.Env) -> None:
+    """Lets a model's policy begin with what the agent named by ``imitate`` does."""
+    spec, episodes = config["hyperparams"]["imitate"], config["hyperparams"].get("imitate_episodes", 16)
+    apart = imitate(model, load_agent(spec, env), episodes, config["seed"])
+    print(f"The policy begins with what {spec} did in {episodes} episodes; its actions are {apart:.3f} apart.")
+
+
+def train(config: dict[str, Any], out: Path, description: dict[str, Any], env: gym.Env, progress: bool) -> int:
     """Trains, from the last checkpoint where there is one; leaves the best and the final model.
 
     Returns:
@@ -125,6 +134,8 @@ def train(config: dict[str, Any], out: Path, description: dict[str, Any], progre
         if saved:
             restore(model, evaluation, saved[-1][1])
             print(f"Continuing at step {model.num_timesteps} of {config['n_timesteps']}.")
+        elif "imitate" in config["hyperparams"]:
+            begin_with(model, config, env)
         model.set_logger(make_logger(out))
         try:
             if model.num_timesteps < config["n_timesteps"]:
@@ -227,7 +238,7 @@ def work(args: argparse.Namespace, config: dict[str, Any], out: Path, env: gym.E
         "seed": config["seed"],
     }
     begin = time.perf_counter()
-    made = train(config, out, description, args.progress)
+    made = train(config, out, description, env, args.progress)
     seconds = time.perf_counter() - begin
     draw_learning_curve(out)
     outcomes = compare(config, out, env, args.report, args.progress)

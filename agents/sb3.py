@@ -51,7 +51,10 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
 SIDECAR = "fusion_gym.json"
 # Settings of the file that are not arguments of the algorithm, as in rl-baselines3-zoo.
-RUN_SETTINGS = ("policy", "n_timesteps", "n_envs", "noise_type", "noise_std", "env_wrapper")
+RUN_SETTINGS = (
+    *("policy", "n_timesteps", "n_envs", "noise_type", "noise_std", "env_wrapper"),
+    *("imitate", "imitate_episodes"),  # `agents.training.imitation`
+)
 
 
 def algorithm(name: str) -> type[BaseAlgorithm]:

@@ -247,7 +247,7 @@ def test_a_checkpoint_holds_all_that_continuing_needs(tmp_path):
         assert np.array_equal(getattr(again.replay_buffer, name)[:size], getattr(model.replay_buffer, name)[:size])
     continued, history, start = train(tmp_path, 18)
     assert (start, continued.num_timesteps) == (12, 18)
-    assert history.evaluations_timesteps == [6, 12, 18]
+    assert history.evaluations_timesteps == [0, 6, 12, 18]
     assert [steps for steps, _ in checkpoints(tmp_path)] == [12, 18]
     assert len((tmp_path / "0.monitor.csv").read_text().splitlines()) == 2 + 6
 

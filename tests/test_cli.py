@@ -93,7 +93,7 @@ def test_training_leaves_a_complete_run_folder(tmp_path, capsys):
     summary = json.loads((out / "summary.json").read_text())
     assert len(summary["agents"]["trained"]["returns"]) == 2
     assert {"trained", "constant", "random", "guidance 1", "all lowest"} <= set(summary["agents"])
-    assert np.load(out / "evaluations.npz")["timesteps"].tolist() == [8, 16]
+    assert np.load(out / "evaluations.npz")["timesteps"].tolist() == [0, 8, 16]
     assert len((out / "0.monitor.csv").read_text().splitlines()) == 2 + 8
     header = (out / "progress.csv").read_text().splitlines()[0]
     assert all(name in header for name in ("fusion/SSIM", "gap/intensity", "action/guidance", "eval/mean_reward"))

@@ -65,6 +65,11 @@ class SeededEval(EvalCallback):
         super().__init__(eval_env, eval_freq=freq, n_eval_episodes=episodes, log_path=str(folder), verbose=0)
         self.seed, self._target, self._on_new_best = seed, folder / "evaluations.npz", on_new_best
 
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        if self.num_timesteps == 0:
+            self._on_step()  # what a policy begins with may be the best that there will be
+
     def _on_step(self) -> bool:
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq:
             return True
