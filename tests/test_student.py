@@ -3,9 +3,11 @@ import math
 import pytest
 import torch
 
+from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.light import grids, scene_statistics
 from fusion_gym.models.student import (
     MARGIN,
+    STUDENTS,
     Student,
     StudentError,
     average,
@@ -13,6 +15,7 @@ from fusion_gym.models.student import (
     grown,
     read_student,
     save_student,
+    weights_of,
 )
 
 
@@ -22,6 +25,17 @@ def test_a_pixel_outside_the_range_learns_to_come_back_and_does_not_drift():
     assert image.grad.tolist() == [0.0, -1.0, 1.0, 1.0, 0.0, 1.0]
     with torch.no_grad():
         assert bounded(image).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_what_is_equal_stays_equal_in_students_that_come_trained(name):
+    """With one image as both sources there is nothing to fuse: no change, and no border either; in ONNX's form too."""
+    student = read_student(weights_of(name))
+    textured = torch.rand(1, 1, 90, 107, generator=torch.Generator().manual_seed(0))
+    for image in (torch.full((1, 1, 100, 131), 127 / 255), textured, textured**3):
+        for network in (student, Deployed(student)):
+            with torch.no_grad():
+                assert float((network(image, image) - image).abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("size", [(16, 16), (33, 50)])

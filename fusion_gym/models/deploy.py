@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_gym.models.layers import leaky
-from fusion_gym.models.student import Student, pad_to_multiple
+from fusion_gym.models.student import ALIKE, Student, pad_to_multiple
 
 
 class Deployed(nn.Module):
@@ -34,19 +34,25 @@ class Deployed(nn.Module):
         self.gains = _convolution(weight[:kinds], bias[:kinds])
         self.offset = _convolution(weight[kinds:], bias[kinds:])
         self.total = _convolution(torch.eye(cell).repeat(1, kinds // cell)[..., None, None], None)
+        pixels = torch.eye(cell).view(cell, 1, stride, stride)
+        self.mean = _convolution(torch.cat((pixels, pixels), dim=1) / 2, None, stride)
+        self.difference = _convolution(torch.cat((pixels, -pixels), dim=1), None, stride)
+        self.around = _convolution(torch.full((1, cell, 3, 3), 1 / (9 * cell * ALIKE)), None, padding=1)
         self.fold = nn.utils.skip_init(nn.ConvTranspose2d, cell, 1, stride, stride, bias=False)
-        self.fold.weight = nn.Parameter(torch.eye(cell).view(cell, 1, stride, stride), requires_grad=False)
+        self.fold.weight = nn.Parameter(pixels, requires_grad=False)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         """Fuses infrared and visible luminance, (N, 1, H, W) in [0, 1] each, into the same shape and range."""
         height, width = ir.shape[-2:]
-        plain = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
+        plain = sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
         conditioning: Tensor | None = None
         for light in self.light:
-            plain, conditioning = light(plain)
-        around = F.pad(plain, (self.margin,) * 4, mode="replicate") if self.margin else plain
-        features = self.body(leaky(self.stem(plain)), conditioning)
+            sources, conditioning = light(sources)
+        around = F.pad(sources, (self.margin,) * 4, mode="replicate") if self.margin else sources
+        features = self.body(leaky(self.stem(sources)), conditioning)
         fused = self.total(self.gains(features) * self.bases(around)) + self.offset(features)
+        mean = self.mean(plain)
+        fused = mean + torch.tanh(self.around(self.difference(plain).abs())) * (fused - mean)
         return self.fold(fused.clamp(0.0, 1.0))[..., :height, :width]
 
 

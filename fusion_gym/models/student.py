@@ -21,6 +21,7 @@ COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches
 NEW, TRAINED = "new", "trained"  # what a training can begin with, beside a weights file
 # Further: along a long training, `benchmarks/make_starts.py`.
 STAGES = ("clean", "half", "robust", "forgotten")
+ALIKE = 0.01  # difference of the sources, of full scale, around which they begin to count as two
 MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
@@ -39,6 +40,21 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Pads (N, C, H, W) at the right and the bottom, by repetition, to multiples of ``multiple``."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def apart(first: Tensor, second: Tensor, alike: float = ALIKE) -> Tensor:
+    """How far two sources are two: 0 where they are equal in a cell and all around it, then soon 1.
+
+    Args:
+        first: One source, folded into cells, (N, C, h, w).
+        second: The other one.
+        alike: An argument, for TorchScript takes no global numbers.
+
+    Returns:
+        (N, 1, h, w).
+    """
+    difference = (first - second).abs().mean(dim=1, keepdim=True)
+    return torch.tanh(F.avg_pool2d(difference, 3, stride=1, padding=1) / alike)
 
 
 class _Bounded(torch.autograd.Function):
@@ -145,7 +161,8 @@ class Student(nn.Module):
 
     Both sources are folded from space to depth, so that every convolution runs at low resolution: at ``stride`` and
     at each coarser one down to an eighth, as a small U-Net. Its output, unfolded, gives maps of full resolution: a
-    gain for each source, and an offset. Fine detail thus comes from the sources themselves.
+    gain for each source, and an offset. Fine detail thus comes from the sources themselves. Where they are equal there
+    is nothing to fuse, and they are left as they are.
 
     Args:
         width: Number of channels at ``stride``; each coarser resolution has twice the one before.
@@ -222,11 +239,15 @@ class Student(nn.Module):
         A student that evens the light needs the whole image's `scene_statistics`, ``seen``, to fuse a part of it.
         """
         height, width = ir.shape[-2:]
-        sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
+        plain = sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
         conditioning: Tensor | None = None
         for light in self.light:
             sources, conditioning = light(sources, seen)
         bases = folded = F.pixel_unshuffle(sources, self.stride)
+        unlit = folded
+        for _ in self.light:
+            unlit = F.pixel_unshuffle(plain, self.stride)
+        first, second = unlit.split([self.cell, self.cell], dim=1)
         if self.detail:
             fine = sources - F.avg_pool2d(F.pad(sources, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
             bases = torch.cat((folded, F.pixel_unshuffle(fine, self.stride)), dim=1)
@@ -234,7 +255,8 @@ class Student(nn.Module):
         gains, offset = maps.split([bases.shape[1], self.cell], dim=1)
         for part in (gains * bases).split(self.cell, dim=1):
             offset = offset + part
-        fused = bounded(offset)  # still folded, so that one map is unfolded, not several
+        fused = torch.lerp(0.5 * (first + second), offset, apart(first, second))
+        fused = bounded(fused)  # still folded, so that one map is unfolded, not several
         return F.pixel_shuffle(fused, self.stride)[..., :height, :width]
 
     @property
