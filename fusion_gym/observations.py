@@ -18,6 +18,7 @@ from fusion_gym.reported import REPORTED
 if TYPE_CHECKING:
     from fusion_gym.episode import Episode
 
+UNIT, SIGNED, LOSS, SCORE = (0.0, 1.0), (-1.0, 1.0), (-3.0, 2.0), (0.0, 1.5)  # bounds; beyond them values are clipped
 TREND, GAP, LEAD = 4, 10, 5  # what small differences are multiplied by, so that they fill their ranges
 
 
@@ -44,6 +45,18 @@ def _log10(value: float) -> float:
     return float(np.log10(max(value, 1e-12)))
 
 
+def _loss(name: str, kind: str) -> Feature:
+    doc = f"log10 of the mean {kind} loss of the last decision, clipped."
+    return Feature(f"loss_{name}", *LOSS, doc, lambda e: _log10(getattr(e.stats, f"loss_{name}")))
+
+
+def _trend(name: str) -> Feature:
+    of, doc = f"loss_{name}", f"Change of loss_{name} over the last decision, times {TREND}, clipped."
+    return Feature(
+        f"trend_{name}", *SIGNED, doc, lambda e: TREND * (_log10(getattr(e.stats, of)) - _log10(getattr(e.before, of)))
+    )
+
+
 def _ratio(name: str) -> Feature:
     doc = f"{name} of the student on the clean probe relative to the reference's."
     return Feature(f"ratio_{name}", 0.0, 2.0, doc, lambda e: e.reading.ratios[name])
@@ -51,101 +64,61 @@ def _ratio(name: str) -> Feature:
 
 def _score(condition: str) -> Feature:
     doc = f"Fusion score of the student on the probe's {condition} pairs."
-    return Feature(f"score_{condition}", 0.0, 1.5, doc, lambda e: e.reading.scores[condition])
+    return Feature(f"score_{condition}", *SCORE, doc, lambda e: e.reading.scores[condition])
 
 
 def _share(condition: str) -> Feature:
     doc = f"Share of {condition} pairs where the student will be deployed."
-    return Feature(f"share_{condition}", 0.0, 1.0, doc, lambda e: e.deployment[condition])
+    return Feature(f"share_{condition}", *UNIT, doc, lambda e: e.deployment[condition])
 
 
 def _last(name: str) -> Feature:
     doc = f"The last action's {name}; 0 before the first."
-    return Feature(f"last_{name}", -1.0, 1.0, doc, lambda e: e.last_action[name])
+    return Feature(f"last_{name}", *SIGNED, doc, lambda e: e.last_action[name])
 
 
 OBSERVATIONS: tuple[Feature, ...] = (
-    Feature(
-        "progress",
-        0.0,
-        1.0,
-        "Share of the episode's decisions already taken.",
-        lambda e: e.step / e.steps,
-    ),
-    Feature(
-        "loss_guide",
-        -3.0,
-        2.0,
-        "log10 of the mean guidance loss of the last decision, clipped.",
-        lambda e: _log10(e.stats.loss_guide),
-    ),
-    Feature(
-        "loss_self",
-        -3.0,
-        2.0,
-        "log10 of the mean self-learning loss of the last decision, clipped.",
-        lambda e: _log10(e.stats.loss_self),
-    ),
-    Feature(
-        "trend_guide",
-        -1.0,
-        1.0,
-        f"Change of loss_guide over the last decision, times {TREND}, clipped.",
-        lambda e: TREND * (_log10(e.stats.loss_guide) - _log10(e.before.loss_guide)),
-    ),
-    Feature(
-        "trend_self",
-        -1.0,
-        1.0,
-        f"Change of loss_self over the last decision, times {TREND}, clipped.",
-        lambda e: TREND * (_log10(e.stats.loss_self) - _log10(e.before.loss_self)),
-    ),
+    Feature("progress", *UNIT, "Share of the episode's decisions already taken.", lambda e: e.step / e.steps),
+    _loss("guide", "guidance"),
+    _loss("self", "self-learning"),
+    _trend("guide"),
+    _trend("self"),
     Feature(
         "grad_norm",
-        -1.0,
-        1.0,
+        *SIGNED,
         "log10 of the mean gradient norm of the last decision, halved, clipped.",
         lambda e: _log10(e.stats.grad_norm) / 2,
     ),
     Feature(
         "gap_intensity",
-        0.0,
-        1.0,
+        *UNIT,
         f"{GAP} x mean of abs(student - teacher) on the clean probe, clipped.",
         lambda e: GAP * e.reading.gaps["intensity"],
     ),
     Feature(
         "gap_gradient",
-        0.0,
-        1.0,
+        *UNIT,
         f"{GAP} x mean of abs(Sobel(student) - Sobel(teacher)) on the clean probe, clipped.",
         lambda e: GAP * e.reading.gaps["gradient"],
     ),
     Feature(
         "gap_structure",
-        0.0,
-        1.0,
+        *UNIT,
         "1 - SSIM(student, teacher) on the clean probe, clipped.",
         lambda e: e.reading.gaps["structure"],
     ),
     Feature(
-        "teacher_score",
-        0.0,
-        1.5,
-        "Fusion score of the teacher itself on the clean probe.",
-        lambda e: e.teacher_score,
+        "teacher_score", *SCORE, "Fusion score of the teacher itself on the clean probe.", lambda e: e.teacher_score
     ),
     Feature(
         "lead",
-        -1.0,
-        1.0,
+        *SIGNED,
         f"{LEAD} x (teacher_score - score_clean), clipped: positive where the teacher is ahead.",
         lambda e: LEAD * (e.teacher_score - e.reading.scores[CLEAN]),
     ),
     Feature(
         "score",
-        0.0,
-        1.5,
+        *SCORE,
         "Fusion score of the student where it will be deployed: what the reward is the gain of.",
         lambda e: e.score,
     ),
