@@ -4,8 +4,8 @@
     python benchmarks/bench_env.py [PART ...] [--repetitions 9] [--json env.json]
 
 Parts: ``step`` (against the bare loop of its updates and scoring), ``reference`` (against the plain implementation in
-``reference.py``), ``workers`` (processes, and the population), ``memory`` (ten environments in one process),
-``import`` (import, make, reset), ``ppo`` (where the time of ``train_agent.py --algo ppo`` goes).
+``reference.py``), ``update`` (of `tiny` by metrics, against plain differentiation), ``workers`` (processes, and the
+population), ``memory`` (ten environments in one process), ``import`` (import, make, reset), ``ppo`` (where the time of ``train_agent.py --algo ppo`` goes).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 from harness import compare, machine, parse_parts, save, show
 
 import fusion_gym  # noqa: F401  (registers the ids)
+from fusion_gym.hardening import HARDENINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = {"episode_steps": 10_000, "student_width": 16}  # no episode ends while it is timed; all students cost the same
@@ -85,6 +86,39 @@ def bench_reference(args: argparse.Namespace) -> dict[str, Any]:
     print(f"{ratio['median']:.1f} times as fast, {ratio['processor']:.1f} by processor time.")
     print("Difference of the rewards by decision:", ", ".join(f"{difference:.0e}" for difference in apart))
     return {**result, "ratio": ratio, "reward differences": apart}
+
+
+def bench_update(args: argparse.Namespace) -> dict[str, Any]:
+    """An update of `tiny` that learns by itself from the metrics, against automatic differentiation through them."""
+    from plain_objective import metric_loss as plain_loss
+
+    from fusion_gym.distiller import Distiller
+    from fusion_gym.models.student import read_student, weights_of
+    from fusion_gym.objective import metric_loss
+
+    bank = begun(functools.partial(gym.make, args.env)).distiller.bank
+    settings = dict.fromkeys(("guidance", "selection", *HARDENINGS), 0.5)
+    made = {}
+    for name in ("update", "plain update"):
+        student = read_student(weights_of("tiny")).train().requires_grad_(True)
+        made[name] = Distiller(bank, student, 1e-3, 8, 10_000, torch.Generator().manual_seed(0), "metrics")
+    made["plain update"].own_loss = plain_loss
+    ir, vi, _ = made["update"].batch(0)[1].split(1, dim=1)
+    leaf = ((ir + vi) / 2).requires_grad_()
+    sides = {
+        **{name: functools.partial(distiller.advance, settings, 1) for name, distiller in made.items()},
+        "student": lambda: made["update"].student(ir, vi).sum().backward(),
+        "objective": lambda: metric_loss(leaf, ir, vi).sum().backward(),
+        "plain objective": lambda: plain_loss(leaf, ir, vi).sum().backward(),
+    }
+    result = compare(sides, 10 * args.repetitions, "update")
+    show("An update of tiny by metrics, 8 hardened patches: seconds; forward and backward of its parts", result)
+    for base in ("median", "processor"):
+        took = {name: row[base] for name, row in result.items()}
+        parts = [took["plain update"] / took["update"], took["plain objective"] / took["objective"]]
+        print(f"By {base}: update {parts[0]:.2f} times as fast, objective {parts[1]:.2f} times;", end=" ")
+        print(f"the objective is {took['objective'] / took['update']:.0%} of an update.")
+    return result
 
 
 def bench_workers(args: argparse.Namespace) -> dict[str, Any]:
@@ -231,6 +265,7 @@ def _python(code: str) -> str:
 PARTS = {
     "step": bench_step,
     "reference": bench_reference,
+    "update": bench_update,
     "workers": bench_workers,
     "memory": bench_memory,
     "import": bench_import,

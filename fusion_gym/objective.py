@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.metrics import INVENTED, Sources, evaluate_per_source, invented_excess
+from fusion_gym.closed import Known, know, measure
+from fusion_gym.metrics import INVENTED
 
-BINS = 64
-SIMILARITY = ("SSIM", "VIF", "Qabf", "SCD")
 STATISTICS = ("SD", "SF", "AG")
 
 
@@ -52,37 +51,48 @@ GOALS: dict[str, Goal] = {
 }
 
 
-def soft_entropies(fused: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-    """Entropy of the fused image and its mutual information with a source, over `BINS` linearly interpolated bins.
-
-    Args:
-        fused: (N, 1, H, W) in [0, 1]; differentiable.
-        source: Same shape and range.
-
-    Returns:
-        Entropy and mutual information, (N,) each, in bits.
-    """
-    count = fused.shape[0]
-    at = fused.flatten(1) * (BINS - 1)
-    low = at.detach().floor().clamp(0, BINS - 2)
-    share = at - low
-    column = (source.flatten(1) * (BINS - 1)).round().long()
-    joint = fused.new_zeros(count, BINS * BINS)
-    for step, weight in ((0, 1 - share), (1, share)):
-        joint = joint.scatter_add(1, (low.long() + step) * BINS + column, weight)
-    joint = (joint / at.shape[1]).view(count, BINS, BINS)
-    rows, columns = joint.sum(2), joint.sum(1)
-    entropy = _entropy(rows)
-    return entropy, entropy + _entropy(columns) - _entropy(joint.flatten(1))
-
-
-def _entropy(probability: Tensor) -> Tensor:
-    return -(probability * torch.log2(probability.clamp_min(1e-9))).sum(1)
-
-
 def _capped(value: Tensor, cap: float, softness: float = 0.05) -> Tensor:
     """The value below the cap, levelling off smoothly around it."""
     return cap - softness * F.softplus((cap - value) / softness)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the objective compares with; depends on the sources only.
+
+    Attributes:
+        known: For the measures.
+        floor: The measures of the brighter source at each pixel that fused images are to be better in, by name.
+    """
+
+    known: Known
+    floor: dict[str, Tensor]
+
+
+@torch.no_grad()
+def targets(ir: Tensor, vi: Tensor) -> Targets:
+    """Computes what the objective needs of sources, (N, 1, H, W) in [0, 1] each."""
+    known = know(ir, vi)
+    return Targets(known, measure(torch.maximum(ir, vi), known, ("SSIM", *STATISTICS, "information")))
+
+
+def worth_of(
+    values: Mapping[str, Tensor], floor: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS
+) -> dict[str, Tensor]:
+    """`objective` from the measures of fused images and of what they are to be better than, by name."""
+    entropy, shared = values["information"].split((1, 2), dim=1)
+    lead = (values["SSIM"] - floor["SSIM"]).sum(1)
+    worth = {"SSIM": goals["SSIM"].weight * _capped(lead, goals["SSIM"].cap, softness=0.01)}
+    worth["SCD"] = goals["SCD"].weight * values["SCD"].sum(1)
+    for name in ("VIF", "Qabf"):
+        worth[name] = goals[name].weight * (0.5 * values[name].sum(1) + values[name].amin(1))
+    worth["MI"] = goals["MI"].weight * shared.sum(1)
+    worth["EN"] = goals["EN"].weight * _capped(entropy[:, 0] - floor["information"][:, 0], goals["EN"].cap)
+    for name in STATISTICS:
+        relative = torch.log((values[name] + 1) / (floor[name] + 1))
+        worth[name] = goals[name].weight * _capped(relative, goals[name].cap)
+    worth[INVENTED] = -goals[INVENTED].weight * 100 * values["excess"]
+    return worth
 
 
 def objective(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] = GOALS) -> dict[str, Tensor]:
@@ -92,31 +102,16 @@ def objective(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] =
     one source only does not pay.
 
     Args:
-        fused: (N, 1, H, W) in [0, 1].
+        fused: (N, 1, H, W) in [0, 1]; differentiable once.
         ir: Infrared, same shape and range.
         vi: Visible luminance, same shape and range.
         goals: What each metric is worth.
+
+    Raises:
+        ValueError: If the images are too small for a metric.
     """
-    sources = Sources(ir, vi)
-    values = evaluate_per_source(fused, sources, (*SIMILARITY, *STATISTICS))
-    brighter = torch.maximum(ir, vi)
-    with torch.no_grad():
-        floor = evaluate_per_source(brighter, sources, ("SSIM", *STATISTICS))
-        plain_entropy, _ = soft_entropies(brighter, ir)
-    entropy, with_ir = soft_entropies(fused, ir)
-    _, with_vi = soft_entropies(fused, vi)
-    lead = (values["SSIM"] - floor["SSIM"]).sum(1)
-    worth = {"SSIM": goals["SSIM"].weight * _capped(lead, goals["SSIM"].cap, softness=0.01)}
-    worth["SCD"] = goals["SCD"].weight * values["SCD"].sum(1)
-    for name in ("VIF", "Qabf"):
-        worth[name] = goals[name].weight * (0.5 * values[name].sum(1) + values[name].amin(1))
-    worth["MI"] = goals["MI"].weight * (with_ir + with_vi)
-    worth["EN"] = goals["EN"].weight * _capped(entropy - plain_entropy, goals["EN"].cap)
-    for name in STATISTICS:
-        relative = torch.log((values[name] + 1) / (floor[name] + 1))
-        worth[name] = goals[name].weight * _capped(relative, goals[name].cap)
-    worth[INVENTED] = -goals[INVENTED].weight * 100 * invented_excess(fused, sources)
-    return worth
+    wanted = targets(ir, vi)
+    return worth_of(measure(fused, wanted.known), wanted.floor, goals)
 
 
 def loss_of(worth: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS) -> Tensor:
@@ -128,7 +123,7 @@ def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     """The objective with `GOALS` as a loss per sample, (N,).
 
     Args:
-        fused: (N, 1, H, W) in [0, 1]; differentiable.
+        fused: (N, 1, H, W) in [0, 1]; differentiable once.
         ir: Infrared, same shape and range.
         vi: Visible luminance, same shape and range.
     """

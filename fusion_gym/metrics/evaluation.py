@@ -49,6 +49,15 @@ def _check(fused: Tensor, sources: Sources, names: Sequence[str]) -> None:
             f"fused is {tuple(fused.shape)} on {fused.device}, its sources are "
             f"{(len(pixels), 1, *pixels.shape[2:])} on {pixels.device}; give one fused image for each pair."
         )
+    check_size(fused, names)
+
+
+def check_size(fused: Tensor, names: Iterable[str]) -> None:
+    """Checks that images, (N, 1, H, W), are large enough for metrics.
+
+    Raises:
+        ValueError: If they are not.
+    """
     side = min(fused.shape[2:])
     for name in names:
         if side < METRICS[name].min_side:

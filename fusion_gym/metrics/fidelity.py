@@ -13,7 +13,7 @@ from fusion_gym.metrics.windows import Window, gaussian, halved, joint_moments, 
 
 SIZES = (17, 9, 5, 3)  # the window's side at each scale; its sigma is a fifth of it
 NOISE = 2.0  # variance of the visual noise on the scale from 0 to 255
-_EPSILON = 1e-10
+EPSILON = 1e-10
 
 
 def _smaller(batch: Batch, size: int, window: Window) -> Batch:
@@ -24,7 +24,7 @@ def _smaller(batch: Batch, size: int, window: Window) -> Batch:
 def _source_terms(sources: Batch, window: Window) -> tuple[Tensor, Tensor, Tensor]:
     """Local means, one over the local variances (0 where there is none), and the information, (N, 2)."""
     mean, variance = moments(sources, window)
-    gain = F.threshold(variance, _EPSILON, math.inf).reciprocal_()
+    gain = F.threshold(variance, EPSILON, math.inf).reciprocal_()
     return mean, gain, totals((variance / NOISE).log1p_(), sources, len(window))
 
 
@@ -45,4 +45,4 @@ def fidelity(fused: Batch, sources: Batch) -> Tensor:
         explained = torch.minimum(explained, variance)  # no more than all of it, but for rounding
         kept = kept - totals(explained.div_(-NOISE - variance).log1p_(), fused, size)
         information = information + available
-    return torch.where(information > 0, kept / information.clamp_min(_EPSILON), 1.0)
+    return torch.where(information > 0, kept / information.clamp_min(EPSILON), 1.0)

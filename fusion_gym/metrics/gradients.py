@@ -38,13 +38,13 @@ def average_gradient(fused: Batch, sources: Batch) -> Tensor:
     """AG, (N,)."""
     across, down = fused.of(differences, "replicate")
     across, down = across[..., 1:-1, :], down[..., 1:-1]
-    wide, high = (_halves(length, across.dtype, across.device) for length in (across.shape[-1], down.shape[-2]))
+    wide, high = (halves(length, across.dtype, across.device) for length in (across.shape[-1], down.shape[-2]))
     across, down = across * wide, down * high[:, None]
     return root(torch.addcmul(across.square(), down, down)).mean((-3, -2, -1)) / 2**0.5
 
 
 @lru_cache(maxsize=64)
-def _halves(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def halves(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Turns differences over two pixels into gradients: halves them, save at the border, where they span one."""
     with ordinary():
         weights = torch.full((length,), 0.5, dtype=dtype, device=device)

@@ -31,9 +31,10 @@ def _smoothing(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         return matrix.to(device, dtype)
 
 
-def _smooth_down(x: Tensor) -> Tensor:
+def _smooth_down(x: Tensor, transposed: bool) -> Tensor:
     length = x.shape[-2]
     matrix = _smoothing(length, x.dtype, x.device)
+    matrix = matrix.mT if transposed else matrix
     parts = []
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
@@ -42,9 +43,14 @@ def _smooth_down(x: Tensor) -> Tensor:
     return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
 
 
+def smoothed(x: Tensor, transposed: bool = False) -> Tensor:
+    """Images without what is finer than `SIGMA`; beyond the border, mirrored. Or the transpose of this linear map."""
+    return _smooth_down(_smooth_down(x, transposed).mT, transposed).mT
+
+
 def smooth(batch: Batch) -> Batch:
     """The images without their means and without what is finer than `SIGMA`; beyond the border, mirrored."""
-    return batch.like(_smooth_down(_smooth_down(batch.of(centred)).mT).mT)
+    return batch.like(smoothed(batch.of(centred)))
 
 
 def coarse_gradient(batch: Batch) -> Tensor:

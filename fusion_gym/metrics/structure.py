@@ -16,6 +16,14 @@ _K1, _K2 = 0.01, 0.03
 _SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # the divisor of the covariance is the number of pixels minus one
 
 
+def constants(data_range: float) -> tuple[float, float]:
+    """What steadies the two quotients of SSIM; the second one for variances divided by the number of pixels.
+
+    The divisor of the sample's covariances is taken out of the second quotient: it remains beside its constant.
+    """
+    return (_K1 * data_range) ** 2, (_K2 * data_range) ** 2 / _SAMPLE
+
+
 def _source_terms(sources: Batch, window: Window, c1: float, c2: float) -> tuple[Tensor, ...]:
     """Local means of the sources without and with the means of the tiles, and what they add to the denominators."""
     offset, variance = moments(sources, window)
@@ -50,8 +58,7 @@ def similarity(fused: Batch, sources: Batch, data_range: float = 255.0) -> Tenso
         sources: Their sources.
         data_range: Scales the constants that steady the quotients; 255 is the range of the values.
     """
-    # The divisor of the sample's covariances is taken out of the second quotient: it remains beside c2.
-    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2 / _SAMPLE
+    c1, c2 = constants(data_range)
     products, squares, covariance, variances = _terms(fused, sources, box(WINDOW), c1, c2)
     return 4 * _mean(products.mul_(covariance).div_(squares.mul_(variances)), fused, WINDOW)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache, lru_cache
 
 import torch
@@ -88,6 +89,33 @@ def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
         )
     down = _slide_down(images.flatten(0, 1), weights, stride)
     return _slide_down(down.mT, weights, stride).mT.unflatten(0, images.shape[:2])
+
+
+def _unslide_down(values: Tensor, weights: Window, stride: int, length: int) -> Tensor:
+    places = values.shape[1]
+    block = -(-places // -(-places // BLOCK))
+    result = values.new_zeros(len(values), length, values.shape[2])
+    for start in range(0, places, block):
+        band = _band(min(block, places - start), weights, stride, values.dtype, values.device)
+        part = result.narrow(1, start * stride, band.shape[1])
+        part += torch.bmm(band.mT.expand(len(values), -1, -1), values.narrow(1, start, len(band)))
+    return result
+
+
+def unslide(values: Tensor, weights: Window, size: Sequence[int], stride: int = 1) -> Tensor:
+    """The transpose of `slide` as a linear map: what each pixel of images of a size is worth to the places.
+
+    Args:
+        values: (N, C, h, w), one for each place of the window.
+        weights: The window.
+        size: Height and width of the images, (H, W).
+        stride: As in `slide`.
+
+    Returns:
+        (N, C, H, W).
+    """
+    across = _unslide_down(values.flatten(0, 1).mT, weights, stride, size[1]).mT
+    return _unslide_down(across, weights, stride, size[0]).unflatten(0, values.shape[:2])
 
 
 def _cut(length: int, size: int) -> Cut:

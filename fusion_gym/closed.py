@@ -1,0 +1,532 @@
+"""The metrics that the objective is made of, with their gradients in closed form.
+
+The values are those of `fusion_gym.metrics` (whose MI and EN, of whole grey levels, have no gradient: here pixels lie
+between two bins). Here they come with their gradient in the fused image, at a fraction of the cost of automatic
+differentiation: moments are taken in one pass for all metrics that need them, and what depends on the sources alone
+stands in `Known`, which can be kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from fusion_gym.metrics import edges, fidelity, invention, structure
+from fusion_gym.metrics.evaluation import check_size
+from fusion_gym.metrics.gradients import halves
+from fusion_gym.metrics.moments import FLAT
+from fusion_gym.metrics.windows import Window, box, gaussian, slide, unslide
+
+BINS = 64
+LEVEL = 255.0
+_BOX = box(structure.WINDOW)
+_C1, _C2 = structure.constants(LEVEL)
+_WINDOWS = tuple(gaussian(size, size / 5) for size in fidelity.SIZES)
+_NONE = 1e-9  # a share of pixels below this counts as this much
+
+
+@dataclass(frozen=True)
+class Known:
+    """What depends on the sources alone; from `know`. The sources' maps are (N, 2, ...), infrared first.
+
+    Attributes:
+        sources: The sources less their means, levels from 0 to 255, (N, 2, H, W).
+        variance: Their variances, (N, 2).
+        covariance: Their covariance, (N, 1).
+        columns: The bins of their pixels, int64 (N, 2, H·W).
+        entropy: The entropies of these bins, (N, 2).
+        similarity: Local means without and with the images' means, and what they add to SSIM's two denominators.
+        scales: The sources, their local means and the gains at each scale of VIF.
+        information: The information in all scales, (N, 2).
+        strength: Strength of their edges, (N, 2, H, W).
+        direction: Orientation of their edges, same shape.
+        bound: The coarse gradient above which structure is invented, (N, 1, H, W).
+    """
+
+    sources: Tensor
+    variance: Tensor
+    covariance: Tensor
+    columns: Tensor
+    entropy: Tensor
+    similarity: tuple[Tensor, ...]
+    scales: tuple[tuple[Tensor, ...], ...]
+    information: Tensor
+    strength: Tensor
+    direction: Tensor
+    bound: Tensor
+
+    def __getitem__(self, index: Any) -> Known:
+        """Some of the pairs."""
+        return Known(*(_take(getattr(self, field.name), index) for field in fields(self)))
+
+
+def _take(kept: Any, index: Any) -> Any:
+    return kept[index] if isinstance(kept, Tensor) else tuple(_take(one, index) for one in kept)
+
+
+@torch.no_grad()
+def know(ir: Tensor, vi: Tensor) -> Known:
+    """Computes what depends on the sources alone, (N, 1, H, W) in [0, 1] each.
+
+    Raises:
+        ValueError: If they are too small for a metric.
+    """
+    check_size(ir, ("SSIM", "VIF"))
+    pixels = torch.cat((ir, vi), dim=1)
+    columns = (pixels.flatten(2) * (BINS - 1)).round().long()
+    counts = pixels.new_zeros(*pixels.shape[:2], BINS)
+    shares = counts.scatter_add_(2, columns, torch.ones_like(pixels.flatten(2))) / columns.shape[2]
+    levels = pixels * LEVEL
+    mean = levels.mean((2, 3), keepdim=True)
+    x = levels - mean
+    local, variance = _spread(x, _BOX)
+    lit = local + mean
+    similarity = local, lit, (lit * lit).add_(_C1), variance.add_(_C2)
+    scales, information, scale = [], x.new_zeros(()), x
+    for position, window in enumerate(_WINDOWS):
+        if position:
+            scale = slide(scale, window, 2)
+        local, variance = _spread(scale, window)
+        gain = F.threshold(variance, fidelity.EPSILON, math.inf).reciprocal_()
+        scales.append((scale, local, gain))
+        information = information + (variance / fidelity.NOISE).log1p_().sum((2, 3))
+    across, down = _sobel(*_differences(levels))
+    strength = _length(across, down, edges.FLOOR)
+    steep = _coarse(x)[2].amax(1, keepdim=True)
+    return Known(
+        x,
+        x.square().mean((2, 3)),
+        x.prod(1, keepdim=True).mean((2, 3)),
+        columns,
+        _entropy(shares)[0],
+        similarity,
+        tuple(scales),
+        information,
+        strength,
+        _orientation(across, down),
+        (invention.FACTOR * steep).clamp_min_(invention.FLOOR),
+    )
+
+
+class _Image:
+    """A batch of fused images with what several metrics need of it."""
+
+    def __init__(self, fused: Tensor, known: Known) -> None:
+        self.fused, self.known = fused, known
+        self.pixels = fused * LEVEL
+        self.mean = self.pixels.mean((2, 3), keepdim=True)
+        self.centred = self.pixels - self.mean
+
+    @cached_property
+    def products(self) -> Tensor:
+        """Centred pixels, their squares and their products with the sources, (N, 4, H, W)."""
+        return _products(self.centred, self.known.sources)
+
+    @cached_property
+    def differences(self) -> tuple[Tensor, Tensor]:
+        return _differences(self.pixels)
+
+    @cached_property
+    def variance(self) -> Tensor:
+        return self.centred.square().mean((1, 2, 3))
+
+    @cached_property
+    def bins(self) -> tuple[Tensor, Tensor]:
+        """The lower bin of each pixel, int64 (N, H·W), and how far it is on the way to the next."""
+        at = self.fused.flatten(1) * (BINS - 1)
+        low = at.floor().clamp_(0, BINS - 2)
+        return low.long(), at - low
+
+
+class _Slope:
+    """A gradient in the fused levels under way: its parts are gathered by kind and brought to the pixels together."""
+
+    def __init__(self, image: _Image) -> None:
+        self.image = image
+        self.pixels = torch.zeros_like(image.pixels)
+        self.products: Tensor | None = None
+        self.differences: list[Tensor] | None = None
+        self.fused: Tensor | None = None
+
+    def through_products(self, slope: Tensor) -> None:
+        """Takes a slope in `_Image.products`."""
+        self.products = slope if self.products is None else self.products.add_(slope)
+
+    def through_differences(self, across: Tensor, down: Tensor) -> None:
+        """Takes a slope in `_Image.differences`, which it may change."""
+        if self.differences is None:
+            self.differences = [across, down]
+        else:
+            self.differences[0].add_(across)
+            self.differences[1].add_(down)
+
+    def total(self) -> Tensor:
+        """The gradient in the fused images, (N, 1, H, W)."""
+        image, slope = self.image, self.pixels
+        if self.products is not None:
+            slope += _from_products(self.products, image.centred, image.known.sources)
+        if self.differences is not None:
+            slope += _from_differences(*self.differences)
+        slope *= LEVEL
+        return slope if self.fused is None else slope.add_(self.fused)
+
+
+Pull = Callable[[Tensor, _Slope], None]  # takes the slope in a metric's value on to the image
+
+
+def _products(x: Tensor, sources: Tensor) -> Tensor:
+    return torch.cat((x, x * x, x * sources), dim=1)
+
+
+def _from_products(slope: Tensor, x: Tensor, sources: Tensor) -> Tensor:
+    plain, square, cross = slope.split((1, 1, 2), dim=1)
+    return torch.addcmul(plain, square, x, value=2) + (sources * cross).sum(1, keepdim=True)
+
+
+def _spread(x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Local means and variances."""
+    mean, square = slide(torch.cat((x, x * x), dim=1), window).chunk(2, dim=1)
+    return mean, torch.addcmul(square, mean, mean, value=-1).clamp_min_(0)
+
+
+def _joint(local: Tensor, source_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Local means, variances and covariances from local moments, (N, 4, h, w)."""
+    mean, square, cross = local.split((1, 1, 2), dim=1)
+    variance = torch.addcmul(square, mean, mean, value=-1).clamp_min_(0)
+    return mean, variance, torch.addcmul(cross, mean, source_mean, value=-1)
+
+
+def _to_moments(mean: Tensor, source_mean: Tensor, in_variance: Tensor, in_covariance: Tensor) -> Tensor:
+    """The slope in local moments, (N, 4, h, w), from that in the variances and covariances, (N, 2, h, w) each."""
+    spread = in_variance.sum(1, keepdim=True)
+    in_mean = (in_covariance * source_mean).sum(1, keepdim=True).addcmul_(mean, spread, value=2).neg_()
+    return torch.cat((in_mean, spread, in_covariance), dim=1)
+
+
+def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
+    """See `fusion_gym.metrics.gradients.differences`; images go on by repetition."""
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return x[..., :-2] - x[..., 2:], x[..., :-2, :] - x[..., 2:, :]
+
+
+def _from_differences(across: Tensor, down: Tensor) -> Tensor:
+    """The transpose of `_differences`."""
+    wide, high = F.pad(across, (2, 2)), F.pad(down, (0, 0, 2, 2))
+    slope = (wide[..., 2:] - wide[..., :-2]).add_(high[..., 2:, :] - high[..., :-2, :])
+    slope[..., 1, :] += slope[..., 0, :]
+    slope[..., -2, :] += slope[..., -1, :]
+    slope[..., 1] += slope[..., 0]
+    slope[..., -2] += slope[..., -1]
+    return slope[..., 1:-1, 1:-1]
+
+
+def _sobel(across: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """Sobel gradients from differences."""
+    across = across[..., 1:, :] + across[..., :-1, :]
+    down = down[..., 1:] + down[..., :-1]
+    return across[..., 1:, :] + across[..., :-1, :], down[..., 1:] + down[..., :-1]
+
+
+def _from_sobel(across: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """The transpose of `_sobel`."""
+    return _sobel(F.pad(across, (0, 0, 2, 2)), F.pad(down, (2, 2)))
+
+
+def _length(across: Tensor, down: Tensor, floor: float = 0.0) -> Tensor:
+    return across.square().addcmul_(down, down).add_(floor).sqrt_()
+
+
+def _inverse(values: Tensor) -> Tensor:
+    """1 / x of values from 0 on; 0 for 0."""
+    return F.threshold(values, 0.0, math.inf).reciprocal_()
+
+
+def _orientation(across: Tensor, down: Tensor) -> Tensor:
+    """From -1 to 1, in right angles."""
+    slope = (down / across).nan_to_num_(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
+    return torch.atan2(slope, slope.new_ones(())).mul_(2 / math.pi)
+
+
+def _entropy(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropies over the last dimension, in bits, and their slopes in the shares but for a constant."""
+    logarithms = shares.clamp_min(_NONE).log2_().neg_()
+    return (shares * logarithms).sum(-1), logarithms.sub_((shares >= _NONE).to(shares.dtype), alpha=1 / math.log(2))
+
+
+def _each(slope: Tensor) -> Tensor:
+    return slope[..., None, None]
+
+
+def _similarity(image: _Image) -> tuple[Tensor, Pull]:
+    """SSIM to each source, (N, 2)."""
+    offset, source_mean, squares, spread = image.known.similarity
+    local, variance, covariance = _joint(slide(image.products, _BOX), offset)
+    mean = local + image.mean
+    light = (mean * source_mean).add_(_C1 / 2)
+    squares = torch.addcmul(squares, mean, mean)
+    spread = spread + variance
+    covariance.add_(_C2 / 2)
+    inverse = 4 / (squares * spread)
+    ratio = light * inverse
+    values = ratio * covariance
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        each = _each(slope / values[0, 0].numel())
+        in_mean = (covariance * inverse * source_mean).sub_(2 * values * mean / squares).mul_(each)
+        moments = _to_moments(local, offset, values / spread * -each, ratio * each)
+        moments[:, :1] += in_mean.sum(1, keepdim=True)
+        total.through_products(unslide(moments, _BOX, image.pixels.shape[2:]))
+
+    return values.mean((2, 3)), pull
+
+
+def _scale(
+    products: Tensor, source_mean: Tensor, gain: Tensor, window: Window
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """What the fused images keep at one scale of VIF, (N, 2); the pull gives the slope in the products."""
+    mean, variance, covariance = _joint(slide(products, window), source_mean)
+    covariance.clamp_min_(0)
+    pulled = covariance * gain
+    explained = pulled * covariance
+    whole = variance + fidelity.NOISE
+    below = explained < variance
+    explained = torch.minimum(explained, variance)
+    kept = (explained / -whole).log1p_().sum((2, 3)).neg_()
+
+    def pull(slope: Tensor) -> Tensor:
+        each = _each(slope)
+        left = below / (whole - explained)
+        moments = _to_moments(mean, source_mean, (1 / whole - left).mul_(each), (left * pulled).mul_(2 * each))
+        return unslide(moments, window, products.shape[2:])
+
+    return kept, pull
+
+
+def _fidelity(image: _Image) -> tuple[Tensor, Pull]:
+    """VIF with each source as the reference, (N, 2)."""
+    known = image.known
+    images, products, pulls = [image.centred], [image.products], []
+    kept = known.information.new_zeros(())
+    for position, ((sources, source_mean, gain), window) in enumerate(zip(known.scales, _WINDOWS, strict=True)):
+        if position:
+            images.append(slide(images[-1], window, 2))
+            products.append(_products(images[-1], sources))
+        part, pull = _scale(products[-1], source_mean, gain, window)
+        pulls.append(pull)
+        kept = kept + part
+    present = known.information > 0
+    information = known.information.clamp_min(fidelity.EPSILON)
+
+    def back(slope: Tensor, total: _Slope) -> None:
+        slope = torch.where(present, slope / information, 0.0)
+        coarse = torch.zeros_like(images[-1])
+        for position in range(len(_WINDOWS) - 1, 0, -1):
+            gathered = _from_products(pulls[position](slope), images[position], known.scales[position][0])
+            coarse = unslide(gathered.add_(coarse), _WINDOWS[position], images[position - 1].shape[2:], 2)
+        total.through_products(pulls[0](slope))
+        total.pixels += coarse
+
+    return torch.where(present, kept / information, 1.0), back
+
+
+def _edge_transfer(image: _Image) -> tuple[Tensor, Pull]:
+    """Qabf for each source, (N, 2)."""
+    wanted, direction = image.known.strength, image.known.direction
+    across, down = _sobel(*image.differences)
+    strength = _length(across, down, edges.FLOOR)
+    ratio = torch.minimum(strength, wanted).div_(torch.maximum(strength, wanted))
+    apart = direction - _orientation(across, down)
+    turned = apart.abs().sub_(1)
+    gains = [
+        (value * slope - slope * centre).sigmoid_()
+        for value, (_, slope, centre) in ((ratio, edges.STRENGTH), (turned.abs(), edges.ORIENTATION))
+    ]
+    preserved = gains[0] * gains[1] * wanted
+    weight = edges.GAIN / wanted.sum((2, 3))
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        each = _each(slope * weight)
+        shares = preserved * each
+        in_ratio, in_turned = (
+            shares * (constants[1] - constants[1] * gain)
+            for gain, constants in zip(gains, (edges.STRENGTH, edges.ORIENTATION), strict=True)
+        )
+        ratio_slope = torch.where(strength < wanted, 1 / wanted, -ratio / strength)
+        inverse = 1 / strength
+        in_strength = (in_ratio * ratio_slope).sum(1, keepdim=True).mul_(inverse)
+        in_angle = (
+            (in_turned * turned.sign() * apart.sign()).sum(1, keepdim=True).mul_(inverse * inverse * (-2 / math.pi))
+        )
+        total.through_differences(
+            *_from_sobel(
+                torch.addcmul(across * in_strength, down, in_angle, value=-1),
+                torch.addcmul(down * in_strength, across, in_angle),
+            )
+        )
+
+    return preserved.sum((2, 3)) * weight, pull
+
+
+def _correlation_of_differences(image: _Image) -> tuple[Tensor, Pull]:
+    """SCD for each source, (N, 2)."""
+    known, x = image.known, image.centred
+    without = x - known.sources
+    variances = without.square().mean((2, 3)).flip(1)
+    covariances = (x * known.sources).mean((2, 3)) - known.covariance
+    scale = (variances.clamp_min(FLAT) * known.variance.clamp_min(FLAT)).rsqrt()
+    values = covariances * scale
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        size = x[0].numel()
+        falling = torch.where(variances >= FLAT, slope * values / variances.clamp_min(FLAT), 0.0).flip(1)
+        shares = known.sources * _each(slope * scale / size) - without * _each(falling / size)
+        total.pixels += shares.sum(1, keepdim=True)
+
+    return values.clone(), pull
+
+
+def _deviation(image: _Image) -> tuple[Tensor, Pull]:
+    """SD, (N,)."""
+    value = image.variance.sqrt()
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        total.pixels.addcmul_(image.centred, (slope * _inverse(value) / image.centred[0].numel()).view(-1, 1, 1, 1))
+
+    return value.clone(), pull
+
+
+def _frequency(image: _Image) -> tuple[Tensor, Pull]:
+    """SF, (N,)."""
+    x = image.pixels
+    steps = x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+    counts = [max(1, step[0].numel()) for step in steps]
+    squares = [step.square().sum((1, 2, 3)) / count for step, count in zip(steps, counts, strict=True)]
+    value = (squares[0] + squares[1]).sqrt()
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        each = (slope * _inverse(value)).view(-1, 1, 1, 1)
+        across, down = (step * (each / count) for step, count in zip(steps, counts, strict=True))
+        total.pixels[..., 1:] += across
+        total.pixels[..., :-1] -= across
+        total.pixels[..., 1:, :] += down
+        total.pixels[..., :-1, :] -= down
+
+    return value.clone(), pull
+
+
+def _gradient(image: _Image) -> tuple[Tensor, Pull]:
+    """AG, (N,)."""
+    wide, high = image.differences[0][..., 1:-1, :], image.differences[1][..., 1:-1]
+    across_share = halves(wide.shape[-1], wide.dtype, wide.device)
+    down_share = halves(high.shape[-2], high.dtype, high.device)[:, None]
+    across, down = wide * across_share, high * down_share
+    length = _length(across, down)
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        each = _inverse(length).mul_((slope / (length[0].numel() * 2**0.5)).view(-1, 1, 1, 1))
+        total.through_differences(
+            F.pad(across * across_share * each, (0, 0, 1, 1)), F.pad(down * down_share * each, (1, 1))
+        )
+
+    return length.mean((1, 2, 3)) / 2**0.5, pull
+
+
+def _information(image: _Image) -> tuple[Tensor, Pull]:
+    """Entropy, and mutual information with each source, (N, 3), over `BINS` linearly interpolated bins."""
+    known = image.known
+    low, share = image.bins
+    pixels = low.shape[1]
+    codes = low[:, None] * BINS + known.columns
+    joint = share.new_zeros(*codes.shape[:2], BINS * BINS)
+    joint.scatter_add_(2, codes, (1 - share)[:, None].expand(codes.shape))
+    joint.scatter_add_(2, codes + BINS, share[:, None].expand(codes.shape))
+    joint /= pixels
+    rows = joint[:, 0].view(-1, BINS, BINS).sum(2)
+    entropy, row_slope = _entropy(rows)
+    together, joint_slope = _entropy(joint)
+    shared = entropy[:, None] + known.entropy - together
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        table = joint_slope * -slope[:, 1:, None]
+        table = table.view(*table.shape[:2], BINS, BINS)
+        table[:, 0] += (row_slope * slope.sum(1, keepdim=True))[..., None]
+        steps = (table[..., 1:, :] - table[..., :-1, :]).flatten(2)
+        total.fused = steps.gather(2, codes).sum(1).mul_((BINS - 1) / pixels).view_as(image.pixels)
+
+    return torch.cat((entropy[:, None], shared), dim=1), pull
+
+
+def _coarse(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two parts of the coarse gradient of centred images, an eighth of Sobel's, and its strength."""
+    across, down = (part / 8 for part in _sobel(*_differences(invention.smoothed(x))))
+    return across, down, _length(across, down)
+
+
+def _excess(image: _Image) -> tuple[Tensor, Pull]:
+    """By how much structure is invented, (N,)."""
+    bound = image.known.bound
+    across, down, steep = _coarse(image.centred)
+    beyond = (steep / bound - invention.MARGIN).relu_()
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        each = (beyond > 0) * (slope / (8 * beyond[0].numel())).view(-1, 1, 1, 1) / bound * _inverse(steep)
+        smooth = _from_differences(*_from_sobel(across * each, down * each))
+        total.pixels += invention.smoothed(smooth, transposed=True)
+
+    return beyond.mean((1, 2, 3)), pull
+
+
+# What can be asked of `measure`, by name: "information" is EN, MI with the infrared and MI with the visible image.
+MEASURES: dict[str, Callable[[_Image], tuple[Tensor, Pull]]] = {
+    "SSIM": _similarity,
+    "VIF": _fidelity,
+    "Qabf": _edge_transfer,
+    "SCD": _correlation_of_differences,
+    "SD": _deviation,
+    "SF": _frequency,
+    "AG": _gradient,
+    "information": _information,
+    "excess": _excess,
+}
+
+
+class _Measured(torch.autograd.Function):
+    """All measures of a batch as one step of automatic differentiation."""
+
+    @staticmethod
+    def forward(ctx: Any, fused: Tensor, known: Known, names: Sequence[str]) -> tuple[Tensor, ...]:
+        image = _Image(fused, known)
+        values, ctx.pulls = zip(*(MEASURES[name](image) for name in names), strict=True)
+        ctx.image = image
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
+        total = _Slope(ctx.image)
+        for pull, slope in zip(ctx.pulls, slopes, strict=True):
+            pull(slope, total)
+        return total.total(), None, None
+
+
+def measure(fused: Tensor, known: Known, names: Sequence[str] = tuple(MEASURES)) -> dict[str, Tensor]:
+    """Values of `MEASURES` per image.
+
+    Args:
+        fused: Fused images, (N, 1, H, W) in [0, 1]; differentiable once.
+        known: From `know` of their sources.
+        names: The measures.
+
+    Returns:
+        By name: (N, 2), infrared and visible, (N,) where a measure is of the fused image alone, (N, 3) for
+        "information".
+    """
+    return dict(zip(names, _Measured.apply(fused, known, tuple(names)), strict=True))
