@@ -5,7 +5,8 @@
 
 Parts: ``step`` (against the bare loop of its updates and scoring), ``reference`` (against the plain implementation in
 ``reference.py``), ``update`` (of `tiny` by metrics, against plain differentiation), ``workers`` (processes, and the
-population), ``memory`` (ten environments in one process), ``import`` (import, make, reset), ``ppo`` (where the time of ``train_agent.py --algo ppo`` goes).
+population), ``memory`` (ten environments in one process), ``import`` (import, make, reset), ``ppo`` (where the time of
+``train_agent.py --algo ppo`` goes).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import torch
 from harness import compare, machine, parse_parts, save, show
 
 import fusion_gym  # noqa: F401  (registers the ids)
-from fusion_gym.hardening import HARDENINGS
+from fusion_gym.conditions import HARDENINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = {"episode_steps": 10_000, "student_width": 16}  # no episode ends while it is timed; all students cost the same
@@ -97,13 +98,13 @@ def bench_update(args: argparse.Namespace) -> dict[str, Any]:
     from fusion_gym.objective import metric_loss
 
     bank = begun(functools.partial(gym.make, args.env)).distiller.bank
-    settings = dict.fromkeys(("guidance", "selection", *HARDENINGS), 0.5)
+    settings = {**dict.fromkeys(("guidance", "clean", *HARDENINGS), 0.5), "rate": 1.0}
     made = {}
     for name in ("update", "plain update"):
         student = read_student(weights_of("tiny")).train().requires_grad_(True)
         made[name] = Distiller(bank, student, 1e-3, 8, 10_000, torch.Generator().manual_seed(0), "metrics")
-    made["plain update"].own_loss = plain_loss
-    ir, vi, _ = made["update"].batch(0)[1].split(1, dim=1)
+    made["plain update"].self_loss = plain_loss
+    ir, vi, _ = made["update"].batch()[0].split(1, dim=1)
     leaf = ((ir + vi) / 2).requires_grad_()
     sides = {
         **{name: functools.partial(distiller.advance, settings, 1) for name, distiller in made.items()},
