@@ -22,9 +22,9 @@ from torch import nn
 from tqdm import tqdm
 
 import fusion_gym
-from agents import Agent, comparison, load_agent, settings_of
+from agents import Agent, comparison, load_agent, pages, settings_of
 from agents.environments import make_checked
-from fusion_gym import export, files, rendering, report
+from fusion_gym import export, files, page, rendering, report
 from fusion_gym.cli import (
     UserError,
     check_finite,
@@ -44,6 +44,7 @@ from fusion_gym.record import of_episode
 from fusion_gym.rules import RULES
 from fusion_gym.sources import add_range
 from fusion_gym.teachers import check_folder, fuse_pair, fused_pairs
+from fusion_gym.text import plain
 
 ENVIRONMENT, DECISIONS = "FusionDistill-v0", 16
 CONFIG, STATE, DONE, RECORD = "config.yml", "state.pt", "metrics.json", "episode.json"
@@ -228,9 +229,16 @@ def curves(log: list[dict[str, float]], out: Path) -> None:
     files.write_csv(out / "log.csv", log)
 
 
-def judge(student: nn.Module, config: dict[str, Any], out: Path, progress: bool) -> None:
-    """Scores student, teacher and rules on the test pairs; writes tables and contact sheets in colour."""
+def judge(
+    student: nn.Module, config: dict[str, Any], out: Path, progress: bool
+) -> tuple[dict[str, Any], list[page.Scene]]:
+    """Scores student, teacher and rules on the test pairs; writes tables and contact sheets in colour.
+
+    Returns:
+        By test data, the mean metrics and those of each pair; and the pictures of the first data's pairs.
+    """
     result: dict[str, Any] = {}
+    scenes: list[page.Scene] = []
     rows = []
     for number, data in enumerate(dict.fromkeys((config["data"], *config["test"]))):
         pairs = load_splits(data, config["ir_range"]).test
@@ -251,9 +259,12 @@ def judge(student: nn.Module, config: dict[str, Any], out: Path, progress: bool)
         files.write_json(out / DONE, result)
         shown = report.sheet_rows({name: outputs[name] for name in ("teacher", "student")}, pairs)
         name = "contact_sheet.png" if number == 0 else f"contact_sheet_{number}.png"
-        rendering.save_picture(out / name, rendering.contact_sheet(shown, [""] * len(shown)))
+        names = [plain(pair.name) for pair in report.spread(pairs)]
+        rendering.save_picture(out / name, rendering.contact_sheet(shown, names))
+        scenes = scenes or [page.Scene(*scene) for scene in zip(names, shown, strict=True)]
     for data, judged in result.items():
         show(f"{data}: {len(judged['images']['student'])} test pairs", judged["mean"])
+    return result, scenes
 
 
 def show(title: str, table: dict[str, dict[str, float]]) -> None:
@@ -316,10 +327,13 @@ def work(config: dict[str, Any], out: Path, env: gym.Env, agent: Agent, progress
     else:
         print("No ONNX file: it needs pip install 'fusion-gym[deploy]', then --resume.")
     curves(log, out)
-    judge(student, config, out, progress)
+    judged, scenes = judge(student, config, out, progress)
     size = sum(parameter.numel() for parameter in student.parameters())
     print(f"A student of {size:,} weights is in {out}: {', '.join(made)}, metrics.csv, curves and contact sheets.")
-    print(f"Next: look at {out / 'contact_sheet.png'}.")
+    title = f"A student of {size:,} weights under {config['agent']}"
+    again = f"python distill_student.py --config {out / CONFIG} --out {out}-again"
+    settings = yaml.safe_dump(config, sort_keys=False)
+    print(f"Next: look at {pages.student_page(out, title, again, settings, log, judged, scenes)}.")
 
 
 def main(argv: list[str] | None = None) -> int:

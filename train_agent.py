@@ -16,11 +16,9 @@ import numpy as np
 import torch
 import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
 from tqdm import tqdm
 
-from agents import load_agent
+from agents import load_agent, pages
 from agents.environments import make_checked
 from agents.sb3 import ALGORITHMS, make_model, save_model
 from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
@@ -177,10 +175,22 @@ def compare(config: dict[str, Any], out: Path, env: gym.Env, report: bool, progr
     return outcomes
 
 
-def record(config: dict[str, Any], out: Path, env: gym.Env) -> None:
-    """Plays the first of the fresh students with the best model once more, and keeps the episode's record."""
-    envs = DummyVecEnv([lambda: Monitor(RecordEpisode(env, out))])
-    evaluate(load_agent(str(out / BEST), env), envs, 1, config["seed"] + REPORT_SEED)
+def record(config: dict[str, Any], out: Path, env: gym.Env) -> list[dict[str, float]]:
+    """Plays the first of the fresh students with the best model once more, and keeps the episode's record.
+
+    Returns:
+        The episode's infos, the first before any decision.
+    """
+    agent, recorded = load_agent(str(out / BEST), env), RecordEpisode(env, out)
+    observation, info = recorded.reset(seed=config["seed"] + REPORT_SEED)
+    log, memory, over = [info], None, False
+    while not over:
+        start = np.array([len(log) == 1])
+        action, memory = agent.predict(observation, state=memory, episode_start=start, deterministic=True)
+        observation, _, terminated, truncated, info = recorded.step(action)
+        log.append(info)
+        over = terminated or truncated
+    return log
 
 
 def tune(args: argparse.Namespace, config: dict[str, Any], out: Path) -> None:
@@ -240,9 +250,9 @@ def work(args: argparse.Namespace, config: dict[str, Any], out: Path, env: gym.E
     begin = time.perf_counter()
     made = train(config, out, description, env, args.progress)
     seconds = time.perf_counter() - begin
-    draw_learning_curve(out)
     outcomes = compare(config, out, env, args.report, args.progress)
-    record(config, out, env)
+    draw_learning_curve(out, float(np.mean(outcomes["constant"].returns)))
+    log = record(config, out, env)
     table = {
         label: {**outcome.summary(), "returns": outcome.returns, "scores": outcome.scores}
         for label, outcome in outcomes.items()
@@ -252,7 +262,11 @@ def work(args: argparse.Namespace, config: dict[str, Any], out: Path, env: gym.E
     print(
         f"To see an episode of it: python -m fusion_gym.replay {out / 'episode-0.json'} --render {out / 'episode.mp4'}"
     )
-    print(f"Next: python distill_student.py --agent {out / BEST}")
+    settings = yaml.safe_dump(config, sort_keys=False)
+    title = f"{config['algo']} on {config['env']}, {made} steps"
+    again = f"python train_agent.py --config {out / 'config.yml'} --out {out}-again"
+    page = pages.training_page(out, title, again, settings, outcomes, log, pages.probe_scene(env))
+    print(f"All of it is on {page}. Next: python distill_student.py --agent {out / BEST}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import select
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,6 +148,11 @@ def check_seed(seed: Any) -> None:
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise UserError(f"seed={seed} is not allowed; give a whole number from 0 to {2**31 - 1}.")
+
+
+def called() -> str:
+    """The command that this process runs, as a shell takes it."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def guard(command: str, run: Callable[[], None], interrupted: str) -> int:

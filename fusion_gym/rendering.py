@@ -60,7 +60,7 @@ def _curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[flo
     axes.margins(x=0.02)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    if series:
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=2.5)
 
 
@@ -137,7 +137,12 @@ def render_episode(episode: Episode, probe: Probe, student: Fuse) -> np.ndarray:
 
 
 def plot_curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, title: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    marks: Mapping[str, float] | None = None,
+    points: Mapping[str, tuple[float, float]] | None = None,
 ) -> np.ndarray:
     """Curves in one plot.
 
@@ -146,14 +151,22 @@ def plot_curves(
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Heading.
+        marks: Values that get a horizontal line, by name.
+        points: Places, x and y, that get a star, by name.
 
     Returns:
         uint8 (H, W, 3) RGB.
     """
-    left, plot, legend = 0.8, 6.3, 0.7 + 0.075 * max(map(len, series), default=0)  # inches
+    marks, points = marks or {}, points or {}
+    left, plot = 0.8, 6.3  # inches
+    legend = 0.7 + 0.075 * max(map(len, (*series, *marks, *points)), default=0)
     width = left + plot + legend
     figure = Figure(figsize=(width, 4.5), dpi=_DPI, facecolor="white")
     axes = figure.add_axes((left / width, 0.13, plot / width, 0.77))
+    for name, value in marks.items():
+        axes.axhline(value, color=_COLOURS[7], ls="--", lw=1.2, label=name)
+    for name, (x, y) in points.items():
+        axes.plot([x], [y], "*", color=_COLOURS[4], markersize=13, label=name, zorder=3)
     _curves(axes, series)
     axes.set_title(_literal(title), loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel(xlabel, fontsize=9)

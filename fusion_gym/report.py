@@ -97,11 +97,19 @@ def baselines(pairs: Sequence[ImagePair]) -> dict[str, list[np.ndarray]]:
     }
 
 
+def spread(pairs: Sequence[ImagePair], count: int = 6) -> list[ImagePair]:
+    """Some pairs, spread evenly."""
+    return [pairs[index] for index in _spread(len(pairs), count)]
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int))
+
+
 def sheet_rows(outputs: Outputs, pairs: Sequence[ImagePair], count: int = 6) -> list[dict[str, np.ndarray]]:
     """Rows of a contact sheet: sources and methods for some pairs, spread evenly, RGB where the visible has colour."""
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
     rows = []
-    for index in chosen:
+    for index in _spread(len(pairs), count):
         pair = pairs[index]
         colour = pair.colour()
         row: dict[str, np.ndarray] = {"infrared": pair.ir, "visible": _rgb(colour)}

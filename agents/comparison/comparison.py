@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from tqdm import tqdm
 
+from fusion_gym import page
 from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
 from fusion_gym.data import sets_of
 from fusion_gym.env import FusionDistillEnv
@@ -300,7 +301,7 @@ class Comparison:
             say("The same command again tries them again.", error=True)
             raise SystemExit(1)
         say(f"Made: {self.out / 'comparison.csv'}, comparison.md and pictures in {self.out}.")
-        say(f"Next: look at {self.out / 'intervals.png'}")
+        say(f"Next: look at {self.out / page.NAME}.")
 
     def _pool(self) -> Pool | RayPool:
         if not self.cluster:

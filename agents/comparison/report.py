@@ -14,10 +14,13 @@ from rich.table import Table
 
 from fusion_gym import rendering, report
 from fusion_gym.actions import ACTIONS
+from fusion_gym.cli import called
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_write
 from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.models.student import read_student
+from fusion_gym.page import NAME, Chart, Line, Page, Scene, action_lines, write_page
+from fusion_gym.page import Table as PageTable
 from fusion_gym.teachers import fuse_pair
 from fusion_gym.text import plain, say
 
@@ -125,7 +128,29 @@ def write(results: Results, out: Path, students: Mapping[str, Path], ir_range: t
         Console(markup=False, emoji=False, highlight=False).print(shown)
     atomic_write(out / "comparison.md", _markdown(results, tables, columns))
     _pictures(results, out)
-    _sheets(results, out, students, ir_range)
+    scenes = _sheets(results, out, students, ir_range)
+    _page(results, out, [PageTable(heading, columns, rows) for heading, rows in tables.items()], scenes)
+
+
+def _page(results: Results, out: Path, tables: Sequence[PageTable], scenes: Sequence[Scene]) -> None:
+    seeds = results.complete
+    lead = (
+        f"{len(seeds)} student seeds ({seeds[0]} to {seeds[-1]}) on each of {len(results.instances)} instances "
+        f"({', '.join(results.instances)}). What the columns mean stands in comparison.md."
+    )
+    config = out / "config.yml"
+    settings = config.read_text(encoding="utf-8") if config.is_file() else ""
+    updates = {agent: results.mean_log(agent, "student/updates") for agent in results.agents}
+    updates = {agent: x for agent, x in updates.items() if x}
+    scores = {agent: Line(x, results.mean_log(agent, "score")) for agent, x in updates.items()}
+    charts = [Chart("Score on the probe, mean over instances and seeds", "student updates", scores)]
+    for name in ACTIONS:
+        lines = {
+            agent: action_lines(x[1:], {name: results.mean_log(agent, f"action/{name}")[1:]})[name]
+            for agent, x in updates.items()
+        }
+        charts.append(Chart(f"{name}, as a share of its range", "student updates", lines))
+    write_page(out / NAME, Page("Comparison of agents", lead, called(), settings, charts, tables, scenes))
 
 
 def main_table(results: Results, tests: Sequence[str]) -> list[list[str]]:
@@ -248,9 +273,13 @@ def _better(results: Results, agent: str, tests: Sequence[str]) -> Estimate:
     return estimate(probability_of_improvement, x, y, repetitions=2000)
 
 
-def _sheets(results: Results, out: Path, students: Mapping[str, Path], ir_range: tuple[int, int] | None) -> None:
-    """Draws a contact sheet for each test set: a column for each agent, by its student of the first seed."""
-    nets = {}
+def _sheets(results: Results, out: Path, students: Mapping[str, Path], ir_range: tuple[int, int] | None) -> list[Scene]:
+    """Draws a contact sheet for each test set: a column for each agent, by its student of the first seed.
+
+    Returns:
+        The first and the last of each set's pairs.
+    """
+    nets, scenes = {}, []
     for agent in results.agents:
         file = students[agent].with_suffix(".pt")
         if file.is_file():
@@ -259,8 +288,10 @@ def _sheets(results: Results, out: Path, students: Mapping[str, Path], ir_range:
         if heading == ALL:
             continue
         pairs = load_splits(tests[0], ir_range).test
-        chosen = [pairs[index] for index in np.unique(np.linspace(0, len(pairs) - 1, 6).round().astype(int))]
+        chosen = report.spread(pairs)
         outputs = {agent: [fuse_pair(net, pair) for pair in chosen] for agent, net in nets.items()}
         rows = report.sheet_rows(outputs, chosen)
-        sheet = rendering.contact_sheet(rows, [plain(pair.name) for pair in chosen])
-        rendering.save_picture(out / f"contact_sheet_{file_name(heading)}.png", sheet)
+        names = [plain(pair.name) for pair in chosen]
+        rendering.save_picture(out / f"contact_sheet_{file_name(heading)}.png", rendering.contact_sheet(rows, names))
+        scenes += [Scene(f"{heading}: {names[index]}", rows[index]) for index in sorted({0, len(rows) - 1})]
+    return scenes

@@ -132,8 +132,8 @@ def make_logger(folder: Path) -> Logger:
     return Logger(str(folder), outputs)
 
 
-def draw_learning_curve(folder: Path) -> None:
-    """Draws ``learning_curve.png`` from ``progress.csv``: returns in training and in evaluation over the steps."""
+def learning_curves(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Returns in training and in evaluation over the steps, from ``progress.csv``."""
     with open(folder / "progress.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     series: dict[str, tuple[list[float], list[float]]] = {}
@@ -142,5 +142,24 @@ def draw_learning_curve(folder: Path) -> None:
         if points:
             x, y = zip(*sorted(points), strict=True)
             series[label] = list(x), list(y)
-    picture = rendering.plot_curves(series, "environment steps", "return of an episode", "Learning curve")
+    return series
+
+
+def best_point(series: Mapping[str, tuple[list[float], list[float]]]) -> tuple[float, float] | None:
+    """Step and return of the best evaluation, where the best model is from; None where nothing was evaluated."""
+    return max(zip(*series["evaluation"], strict=True), key=lambda point: point[1]) if "evaluation" in series else None
+
+
+def draw_learning_curve(folder: Path, constant: float | None = None) -> None:
+    """Draws ``learning_curve.png``: `learning_curves`, the best model, and the default constant's return as a line."""
+    series = learning_curves(folder)
+    best = best_point(series)
+    picture = rendering.plot_curves(
+        series,
+        "environment steps",
+        "return of an episode",
+        "Learning curve",
+        marks={} if constant is None else {"default constant": constant},
+        points={} if best is None else {"best model": best},
+    )
     rendering.save_picture(folder / "learning_curve.png", picture)
