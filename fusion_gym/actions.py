@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,21 @@ ACTIONS: dict[str, ActionComponent] = {
 }
 
 
+def array_of(action: Any) -> np.ndarray:
+    """An action as an array of its own, whatever holds it.
+
+    Args:
+        action: An array, a list, or a tensor of any dtype and device, with or without a gradient.
+
+    Raises:
+        ValueError: If it holds no values that an array can take.
+    """
+    try:
+        return np.array(action.tolist() if hasattr(action, "detach") else action)  # NumPy has no bfloat16, no gradient
+    except (RuntimeError, TypeError, ValueError) as error:  # lists of unequal lengths; a tensor of the meta device
+        raise ValueError("The action is not an array of numbers in [-1, 1].") from error
+
+
 def decode(action: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """Turns an action into physical settings, one per name.
 
@@ -70,10 +86,7 @@ def decode(action: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     Raises:
         ValueError: If the shape does not fit or a value is NaN.
     """
-    try:
-        given = np.asarray(action)
-    except ValueError as error:  # lists of unequal lengths
-        raise ValueError(f"The action is not an array; this environment takes {len(names)} numbers.") from error
+    given = array_of(action)
     if given.shape != (len(names),):
         raise ValueError(f"The action has shape {given.shape}; this environment takes ({len(names)},).")
     if given.dtype.kind not in "fiub":

@@ -16,6 +16,7 @@ from fusion_gym.hardening import Draw, draw, harden
 from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.metrics import METRICS
 from fusion_gym.models.student import Student
+from fusion_gym.modes import settled
 from fusion_gym.objective import metric_loss
 from fusion_gym.optimizer import Adam
 from fusion_gym.tensors import unit
@@ -78,6 +79,7 @@ class Distiller:
         self_loss: L_self, one of `SELF_LOSSES`: "metrics" takes several times as long as "simple".
     """
 
+    @settled()
     def __init__(
         self,
         bank: np.ndarray,
@@ -95,6 +97,7 @@ class Distiller:
         self.optimizer = Adam(student.parameters(), GRADIENT_LIMIT)
         self._device = next(student.parameters()).device
 
+    @settled()
     def batch(self) -> tuple[Tensor, Draw]:
         """Draws a batch; what it takes from the generator does not depend on the settings.
 
@@ -106,6 +109,7 @@ class Distiller:
         patches[mirrored] = patches[mirrored, ..., ::-1]
         return unit(patches, self._device), draw(self.batch_size, self.generator)
 
+    @settled()
     @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does
     def advance(self, settings: Mapping[str, float], updates: int) -> Stats:
         """Makes some updates under constant settings.
@@ -147,6 +151,7 @@ class Distiller:
         rising = min(1.0, (self.updates + 1) / WARM_UP)
         return self.learning_rate * rising * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * falling)
 
+    @settled()
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """The losses of one batch without an update; the gradient norm is given as 1."""
         images, drawn = self.batch()
@@ -154,6 +159,7 @@ class Distiller:
             _, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
 
+    @settled()
     def __deepcopy__(self, memo: dict[int, Any]) -> Distiller:
         """An independent distiller in the same state; the patches, which never change, are shared."""
         memo[id(self.bank)] = self.bank
@@ -161,6 +167,7 @@ class Distiller:
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
 
+    @settled()
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on, as copies."""
         return {
@@ -170,6 +177,7 @@ class Distiller:
             "updates": self.updates,
         }
 
+    @settled()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave, for a student of the same shape on the same patches."""
         self.student.load_state_dict(state["student"])

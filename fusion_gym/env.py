@@ -12,13 +12,14 @@ import torch
 from gymnasium import spaces
 
 from fusion_gym import arguments
-from fusion_gym.actions import ACTIONS, decode
+from fusion_gym.actions import ACTIONS, array_of, decode
 from fusion_gym.conditions import DEPLOYMENTS
 from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller, Stats
 from fusion_gym.docstrings import filled, numbered
 from fusion_gym.episode import Episode
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.student import NEW, STAGES, STUDENTS, TRAINED, begin
+from fusion_gym.modes import settled
 from fusion_gym.observations import HIGH, LOW, OBSERVATIONS, observe
 from fusion_gym.sources import check_range
 from fusion_gym.task import Task, load_task
@@ -125,6 +126,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (an instance variable of gym.Env)
     observation_space: spaces.Box
 
+    @settled()
     def __init__(
         self,
         data: str | Sequence[str] = "synthetic",
@@ -195,6 +197,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self._distiller: Distiller | None = None
         self.ahead: tuple[np.ndarray, Stats] | None = None  # an action whose training a population has done already
 
+    @settled()
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -224,6 +227,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self.episode = Episode.begin(self.episode_steps, probe.teacher_score, deployment, settings, stats, reading)
         return observe(self.episode, self.hidden), self.episode.info(self.distiller.updates)
 
+    @settled()
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         """Trains the student for one decision and scores it.
 
@@ -240,7 +244,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         if self.ahead is None:
             return self.conclude(self.distiller.advance(self.decide(action), self.updates_per_step))
         taken, stats = self.ahead
-        if not np.array_equal(taken, action):
+        if not np.array_equal(taken, array_of(action)):
             raise ValueError(f"The student was trained ahead under the action {taken}, not {action}; step with that.")
         self.ahead = None
         return self.conclude(stats)
@@ -264,10 +268,11 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         if self.ahead is not None:
             raise ValueError(f"The student was trained ahead under the action {self.ahead[0]}: step with that first.")
         self.episode.settings = {**self.fixed, **decode(action, self.action_names)}
-        clipped = np.clip(np.asarray(action), -1.0, 1.0).astype(np.float32)
+        clipped = np.clip(array_of(action), -1.0, 1.0).astype(np.float32)
         self.episode.last_action.update(zip(self.action_names, clipped.tolist(), strict=True))
         return self.episode.settings
 
+    @settled()
     def conclude(self, stats: Stats) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         """The second half of `step`: scores the student after the training that `decide` asked for.
 
@@ -320,6 +325,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         )
         self.ahead = None
 
+    @settled()
     def save_state(self) -> dict[str, Any]:
         """A snapshot of the whole episode, as plain containers and tensors (loads with ``weights_only=True``).
 
@@ -334,6 +340,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             "ahead": None if self.ahead is None else (self.ahead[0].tolist(), self.ahead[1].as_tuple()),
         }
 
+    @settled()
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `save_state` gave, in an environment made with the same arguments.
 
@@ -353,10 +360,12 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             action, stats = state["ahead"]
             self.ahead = np.array(action), Stats(*stats)
 
+    @settled()
     def fork(self) -> FusionDistillEnv:
         """An independent environment in the same state; the data and the teacher are shared."""
         return copy.deepcopy(self)
 
+    @settled()
     def render(self) -> np.ndarray | None:
         """One frame: sources, hardened sources, teacher, student, and the curves so far.
 

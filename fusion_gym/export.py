@@ -27,6 +27,7 @@ from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_path, atomic_write
 from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.student import STUDENTS, Student, read_student, weights_of
+from fusion_gym.modes import settled
 from fusion_gym.outputs import check_outputs
 from fusion_gym.report import check_pairs
 from fusion_gym.runtime import onnx_session
@@ -103,6 +104,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@settled()
 @torch.no_grad()
 def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = False) -> Any:
     """The student, arranged for runtimes, as an ONNX model with free batch, height and width.
@@ -148,6 +150,7 @@ def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = F
     return model
 
 
+@settled()
 @torch.no_grad()
 def onnx_deviation(model: bytes, student: nn.Module, colour: bool = False) -> float:
     """Largest difference of a model's output from torch's, over `parity_pairs`.
@@ -163,6 +166,7 @@ def onnx_deviation(model: bytes, student: nn.Module, colour: bool = False) -> fl
     )
 
 
+@settled()
 def export_onnx(
     student: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None, colour: bool = False
 ) -> float:
@@ -188,6 +192,7 @@ def export_onnx(
     return deviation
 
 
+@settled()
 @torch.no_grad()
 def export_torchscript(student: nn.Module, path: str | Path, colour: bool = False) -> float:
     """Writes a TorchScript file, checked against torch; see `export_onnx`."""
@@ -205,6 +210,7 @@ def export_torchscript(student: nn.Module, path: str | Path, colour: bool = Fals
     return deviation
 
 
+@settled()
 def macs_per_pixel(student: nn.Module) -> float:
     """Multiply-accumulate operations of the convolutions, per pixel of a source."""
     total = 0
@@ -232,6 +238,7 @@ def latency(run: Any, repetitions: int = 20) -> float:
     return statistics.median(took[2:])
 
 
+@settled()
 @torch.no_grad()
 def check(student: Student) -> str:
     """Weights, operations and latency on this machine, in words."""
@@ -279,6 +286,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+@settled()
 def export_int8(student: Student, path: Path, data: str, ir_range: tuple[int, int] | None = None) -> str:
     """Writes a quantised ONNX file and says what it costs in quality and gains in speed.
 

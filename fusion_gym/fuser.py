@@ -20,6 +20,7 @@ from fusion_gym.images import luminance, restore_colour
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.light import EVERY, scene_statistics
 from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
+from fusion_gym.modes import settled
 from fusion_gym.rules import RULES, TILING
 from fusion_gym.runtime import OnnxError, onnx_session
 
@@ -50,6 +51,7 @@ class Fuser:
     tile: int | None = None
     light: bool = False
 
+    @settled()
     def __call__(self, ir: Any, vi: Any) -> Any:
         """Fuses one pair.
 
@@ -60,14 +62,16 @@ class Fuser:
 
         Returns:
             An array of the visible's shape: float32 if a source is float, uint16 if a source is, else uint8. For
-            tensors a tensor, float (N, 1, H, W).
+            tensors a tensor of their dtype, (N, 1, H, W), computed in float32.
 
         Raises:
             ValueError: If the sizes differ, or the values are of another kind or range.
         """
         if isinstance(ir, Tensor) and isinstance(vi, Tensor):
+            if not (ir.is_floating_point() and vi.is_floating_point()):
+                raise ValueError(f"The sources are {ir.dtype} and {vi.dtype}; give tensors of floats in [0, 1].")
             with torch.no_grad():
-                return self.fuse(ir, vi)
+                return self.fuse(ir.detach().float(), vi.detach().float()).to(torch.promote_types(ir.dtype, vi.dtype))
         ir, vi = np.asarray(ir), np.asarray(vi)
         for name, image in (("infrared", ir), ("visible", vi)):
             if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or image.size == 0:
@@ -171,6 +175,7 @@ def _exported(student: Student) -> Path:
     return path
 
 
+@settled()
 def load_student(
     spec: str = DEFAULT, backend: str | None = None, threads: int | None = None, tile: int | None = None
 ) -> Fuser:

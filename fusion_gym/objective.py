@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from fusion_gym.closed import Known, know, measure
 from fusion_gym.metrics import INVENTED
+from fusion_gym.modes import settled
 
 STATISTICS = ("SD", "SF", "AG")
 
@@ -69,6 +70,7 @@ class Targets:
     floor: dict[str, Tensor]
 
 
+@settled()
 @torch.no_grad()
 def targets(ir: Tensor, vi: Tensor) -> Targets:
     """Computes what the objective needs of sources, (N, 1, H, W) in [0, 1] each."""
@@ -95,6 +97,7 @@ def worth_of(
     return worth
 
 
+@settled()
 def objective(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] = GOALS) -> dict[str, Tensor]:
     """Worth of fused images by metric, (N,) each; their sum is to be maximised.
 

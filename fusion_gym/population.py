@@ -17,9 +17,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from fusion_gym.actions import array_of
 from fusion_gym.distiller import Distiller, Stats, batch_losses
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.hardening import concatenate
+from fusion_gym.modes import settled
 
 
 def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int) -> list[Stats]:
@@ -46,6 +48,7 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
     return [stats[position] for position in range(len(distillers))]
 
 
+@settled()
 @torch.enable_grad()  # as in `Distiller.advance`
 def _advance_alike(
     distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int
@@ -103,7 +106,7 @@ def train_together(envs: Sequence[gym.Env], actions: Sequence[np.ndarray]) -> No
     if plain:
         figures = advance([env.distiller for env in plain], settings, plain[0].updates_per_step)
         for env, action, stats in zip(plain, actions, figures, strict=True):
-            env.ahead = np.array(action), stats
+            env.ahead = array_of(action), stats
 
 
 class FusionDistillVectorEnv(SyncVectorEnv):

@@ -13,6 +13,7 @@ from fusion_gym.conditions import CLEAN, CONDITIONS, HARDENINGS
 from fusion_gym.hardening import damage, draw
 from fusion_gym.losses import sobel
 from fusion_gym.metrics import Sources, evaluate_per_source
+from fusion_gym.modes import settled
 from fusion_gym.score import Yardstick, weighted
 from fusion_gym.tensors import Fuse
 
@@ -70,6 +71,7 @@ class Probe:
         teacher_score: Mean score of the teacher on the clean pairs.
     """
 
+    @settled()
     def __init__(self, ir: Tensor, vi: Tensor, teacher: Tensor, reference: Tensor) -> None:
         self.ir, self.vi, self.teacher, self.reference = ir, vi, teacher, reference
         count = len(ir)
@@ -99,6 +101,7 @@ class Probe:
         """What a fusion function makes of all pairs, (len(CONDITIONS) · N, 1, H, W), in the order of the conditions."""
         return fuse(*self._inputs)
 
+    @settled()
     def read(self, fuse: Fuse) -> Reading:
         """Scores a fusion function on the probe."""
         return self.judge(self.fuse(fuse))

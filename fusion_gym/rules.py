@@ -46,7 +46,7 @@ def _filtered(x: Tensor, taps: Tensor, stride: int = 1) -> Tensor:
     return F.conv2d(_mirrored(x, 3, radius, False), taps.view(1, 1, 1, -1), stride=(1, stride))
 
 
-_BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+_BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=torch.float32, device="cpu") / 16
 
 
 def _doubled(x: Tensor, dim: int, size: int) -> Tensor:
@@ -106,7 +106,7 @@ def _guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -
 def _saliency(image: Tensor) -> Tensor:
     kernel = image.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(1, 1, 3, 3)
     padded = _mirrored(_mirrored(image, 2, 1, False), 3, 1, False)
-    taps = torch.exp(-(torch.arange(-5.0, 6.0) ** 2) / (2 * 5.0**2))
+    taps = torch.exp(-(torch.arange(-5.0, 6.0, dtype=torch.float32) ** 2) / (2 * 5.0**2))
     return _filtered(F.conv2d(padded, kernel).abs(), taps / taps.sum())
 
 

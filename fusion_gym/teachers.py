@@ -20,6 +20,7 @@ from fusion_gym.data import ImagePair, cached_array, fingerprint, images_in, loa
 from fusion_gym.images import ImageError, read_gray
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.teacher import Teacher
+from fusion_gym.modes import settled
 from fusion_gym.rules import RULES
 from fusion_gym.runtime import OnnxError, onnx_session
 from fusion_gym.tensors import Fuse, unit
@@ -78,6 +79,7 @@ def _python_class(spec: str) -> Fuse:
     return made
 
 
+@settled()
 def load_teacher(spec: str) -> Fuse:
     """Loads a teacher that computes.
 
@@ -157,6 +159,7 @@ def _identity(spec: str) -> str:
     return ""
 
 
+@settled()
 @torch.no_grad()
 def fuse_pair(fuse: Fuse, pair: ImagePair) -> np.ndarray:
     """Fuses one pair of 8-bit images: uint8 (H, W).
@@ -173,6 +176,7 @@ def fuse_pair(fuse: Fuse, pair: ImagePair) -> np.ndarray:
     return (fused[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
+@settled()
 def fused_pairs(spec: str, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
     """A teacher's outputs for pairs, computed once and cached on disk.
 

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from fusion_gym.actions import array_of
 from fusion_gym.files import make_folder
 from fusion_gym.observations import index
 from fusion_gym.record import Record, RecordError, identity
@@ -136,7 +137,7 @@ class RecordEpisode(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], gym.utils.Rec
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Takes a step; see `gymnasium.Env.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._actions.append(np.asarray(action, dtype=np.float64).tolist())
+        self._actions.append(array_of(action).astype(np.float64).tolist())
         self._rewards.append(float(reward))
         if terminated or truncated:
             self._finish("terminated" if terminated else "truncated")

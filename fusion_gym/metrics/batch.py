@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fusion_gym.modes import settled
+
 Value = TypeVar("Value")
 
 
@@ -54,7 +56,7 @@ def _is_ordinary() -> bool:
 @contextmanager
 def ordinary() -> Iterator[None]:
     """Makes ordinary tensors without a gradient, whatever mode is on: they may be kept and used in any mode."""
-    with torch.inference_mode(False), torch.no_grad():
+    with settled(), torch.no_grad():
         yield
 
 

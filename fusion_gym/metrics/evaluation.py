@@ -11,6 +11,7 @@ from torch import Tensor
 from fusion_gym.metrics import invention
 from fusion_gym.metrics.batch import Batch, Sources, check_images, quantised
 from fusion_gym.metrics.table import METRICS, Measure
+from fusion_gym.modes import settled
 
 CONVENTIONS = ("fusiongym", "cddfuse")
 
@@ -82,6 +83,7 @@ def _values(
     return values if tracked else {name: value.clone() for name, value in values.items()}  # ordinary tensors again
 
 
+@settled()
 def evaluate(
     fused: Tensor, sources: Sources, names: Sequence[str] | None = None, convention: str = "fusiongym"
 ) -> dict[str, Tensor]:
@@ -111,6 +113,7 @@ def evaluate(
     return _values(fused, sources, {name: METRICS[name].evaluate for name in chosen})
 
 
+@settled()
 def evaluate_per_source(fused: Tensor, sources: Sources, names: Sequence[str] | None = None) -> dict[str, Tensor]:
     """The values in the own convention, separately for each source where a metric relates to the sources.
 
@@ -148,6 +151,7 @@ def invented_structure(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     return evaluate(fused, Sources(ir, vi), ("invented",))["invented"]
 
 
+@settled()
 def invented_excess(fused: Tensor, sources: Sources) -> Tensor:
     """By how much coarse structure is invented, to be trained by: the differentiable companion of "invented".
 

@@ -16,6 +16,7 @@ from fusion_gym.files import atomic_path
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.layers import SLOPE, Convolution, convolution, leaky
 from fusion_gym.models.light import Light
+from fusion_gym.modes import settled
 
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
 NEW, TRAINED = "new", "trained"  # what a training can begin with, beside a weights file
@@ -304,6 +305,7 @@ def weights_of(spec: str) -> Path:
     raise StudentError(f"There is no student {spec!r}; give one of {', '.join(STUDENTS)}, or a weights file (.pt).")
 
 
+@settled()
 def read_student(path: str | Path) -> Student:
     """Reads what `save_student` wrote; no code in the file is run.
 
@@ -327,6 +329,7 @@ def read_student(path: str | Path) -> Student:
     return student.eval().requires_grad_(False)
 
 
+@settled()
 def grown(trained: Student, shape: Mapping[str, Any], generator: torch.Generator | None = None) -> Student:
     """A student of a shape that begins with a trained one's weights; the parts that this one lacks are new.
 
@@ -382,6 +385,7 @@ def _weights_to_begin_with(start: str, width: int, name: str | None) -> Path:
     return path
 
 
+@settled()
 def begin(start: str, width: int, name: str | None, generator: torch.Generator) -> Student:
     """The student that a training begins with.
 
