@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 
 from fusion_gym.files import FileError, atomic_path
+from fusion_gym.headers import other_format, read_header
+from fusion_gym.images import MAX_PIXELS
 
 SUFFIXES = {
     ".mp4": "mp4v",
@@ -72,6 +74,23 @@ def ahead(items: Iterable[Item], count: int = 4) -> Iterator[Item]:
         thread.join()
 
 
+def _opened(path: Path) -> cv2.VideoCapture:
+    """A video, of which no more than its header has been believed; FFmpeg would decode images as well."""
+    if not path.is_file():
+        raise VideoError(f"The video {path} does not exist.")
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    if read_header(start) is not None or other_format(start) is not None:
+        raise VideoError(f"{path} is an image, whatever its name says; give it its own suffix, or a video.")
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise VideoError(f"{path} is not a video that OpenCV can read; convert it to MP4.")
+    width, height = (int(capture.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > MAX_PIXELS:
+        raise VideoError(f"{path} claims frames of {width}x{height} pixels; at most {MAX_PIXELS:,} are read.")
+    return capture
+
+
 class VideoPair:
     """Two videos of one scene, frame by frame.
 
@@ -90,12 +109,7 @@ class VideoPair:
 
     def __init__(self, ir: Path, vi: Path) -> None:
         self.paths = {"infrared": ir, "visible": vi}
-        self._captures = {name: cv2.VideoCapture(str(path)) for name, path in self.paths.items()}
-        for name, capture in self._captures.items():
-            if not self.paths[name].is_file():
-                raise VideoError(f"The video {self.paths[name]} does not exist.")
-            if not capture.isOpened():
-                raise VideoError(f"{self.paths[name]} is not a video that OpenCV can read; convert it to MP4.")
+        self._captures = {name: _opened(path) for name, path in self.paths.items()}
         rates = [capture.get(cv2.CAP_PROP_FPS) for capture in self._captures.values()]
         if min(rates) > 0 and abs(rates[0] - rates[1]) > _RATE_TOLERANCE * max(rates):
             raise VideoError(f"{ir} has {rates[0]:g}, {vi} {rates[1]:g} frames per second; convert one to the other's.")

@@ -400,6 +400,21 @@ def test_videos_that_do_not_fit_are_refused(tmp_path, capsys):
     assert "8 bit" in refused(capsys, *both, "--out", tmp_path / "o.avi", "--depth", 16)
 
 
+def test_frames_are_no_larger_than_images_may_be(tmp_path, monkeypatch, capsys):
+    film(tmp_path / "a.avi", 2, 0)
+    gif = b"GIF89a" + np.array([16000, 16000], "<u2").tobytes() + bytes(3) + b","
+    cv2.imwrite(str(tmp_path / "p.png"), image())
+    for name, data in (("gif.mp4", gif), ("png.avi", (tmp_path / "p.png").read_bytes())):
+        (tmp_path / name).write_bytes(data)
+        with monkeypatch.context() as patched:
+            patched.setattr(cv2, "VideoCapture", lambda *_: pytest.fail("it was opened"))
+            error = refused(capsys, "--ir", tmp_path / name, "--vi", tmp_path / name, "--out", tmp_path / "o.avi")
+        assert f"{name} is an image, whatever its name says" in error
+    monkeypatch.setattr("fusion_gym.video.MAX_PIXELS", 64 * 48 - 1)
+    error = refused(capsys, "--ir", tmp_path / "a.avi", "--vi", tmp_path / "a.avi", "--out", tmp_path / "o.avi")
+    assert "a.avi claims frames of 64x48 pixels" in error and not (tmp_path / "o.avi").exists()
+
+
 def test_few_frames_are_held_at_a_time(tmp_path):
     """However long the videos, the reader is never further ahead than its queue."""
     made, used = 0, 0

@@ -233,7 +233,7 @@ def test_images_are_shown_in_the_order_of_their_numbers(folders):
 def test_a_reader_that_goes_away_is_no_error(monkeypatch, capsys, buffer):
     reader, writer = os.pipe()
     os.close(reader)
-    monkeypatch.setattr(sys, "stdout", open(writer, "w", buffering=buffer, encoding="utf-8"))
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w", buffering=buffer, encoding="utf-8"))
     assert main(["--list"]) == 141
     sys.stdout.close()  # what is left goes nowhere, without an error
     assert capsys.readouterr().err == ""
