@@ -26,10 +26,10 @@ class Busy(UserError):
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a folder is new or empty; the lock that a killed process left does not count."""
+    """Whether a folder is new or empty; hidden files, such as the lock that a killed process left, do not count."""
     if not folder.is_dir():
         return not (folder.exists() or folder.is_symlink())
-    return all(path.name == LOCK for path in folder.iterdir())
+    return all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def unused(folder: Path) -> Path:

@@ -115,3 +115,11 @@ def test_a_run_in_progress_is_not_resumed(main, name, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "in progress" in error and error.count("\n") == 1
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yml"]
+
+
+def test_what_a_file_manager_hides_in_a_folder_is_no_content(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / "._config.yml").touch()
+    assert free_folder(tmp_path) == tmp_path
+    (tmp_path / "config.yml").touch()
+    assert free_folder(tmp_path) == tmp_path.with_name(f"{tmp_path.name}-2")
