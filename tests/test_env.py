@@ -10,9 +10,11 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import fusion_gym  # noqa: F401  (registers the ids)
+from fusion_gym.images import write_image
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.observations import OBSERVATIONS, index
 from fusion_gym.probe import Probe
+from fusion_gym.text import Notice
 
 FAST = "FusionDistillFast-v0"
 
@@ -278,3 +280,24 @@ def test_learning_by_the_metrics_themselves():
     assert trace[-1][4]["student/loss_self"] != simple[-1][4]["student/loss_self"]
     with pytest.raises(ValueError, match="self_loss"):
         gym.make(FAST, self_loss="metric")
+
+
+def test_raw_counts_become_all_levels_by_their_range(tmp_path):
+    for folder, kind in (("ir", np.uint16), ("vi", np.uint8)):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            scene = np.add.outer(np.arange(96), np.arange(96)) * (3 if folder == "ir" else 1) + number
+            write_image(tmp_path / folder / f"{number}.png", (scene + (3000 if folder == "ir" else 0)).astype(kind))
+    settings = {"data": str(tmp_path), "teacher": "rule:max", "reference": "rule:max", "updates_per_step": 1}
+    with pytest.warns(Notice, match="uses the counts 3000 to 3570 only"):
+        dull = gym.make(FAST, **settings).unwrapped
+    dull.reset(seed=0)
+    assert np.ptp(dull.task.bank[:, 0]) <= 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clear = gym.make(FAST, **settings, ir_range=[3000, 3570]).unwrapped
+    clear.reset(seed=0)
+    assert (clear.task.bank[:, 0].min(), clear.task.bank[:, 0].max()) == (0, 255)
+    assert np.array_equal(pickle.loads(pickle.dumps(clear)).task.bank, clear.task.bank)
+    with pytest.raises(ValueError, match="ir_range"):
+        gym.make(FAST, **settings, ir_range=[3570, 3000])
