@@ -18,9 +18,10 @@ import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 from tqdm import tqdm
 
-from agents import load_agent, pages
+from agents import load_agent
 from agents.environments import make_checked
 from agents.sb3 import ALGORITHMS, make_model, save_model
+from agents.training import page as pages
 from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
 from agents.training.configuration import configure, write_config
 from agents.training.evaluation import Outcome, evaluate, extremes, print_outcomes

@@ -1,24 +1,10 @@
-"""Pages of runs: what a trained agent and a distilled student show (`fusion_gym.page`)."""
+"""What the pages of runs have in common (`fusion_gym.page`): the course of a student's training."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
-import numpy as np
-import torch
-
-from fusion_gym.metrics import INVENTED, REPORTED
-from fusion_gym.page import NAME, Chart, Line, Page, Scene, Table, action_lines, write_page
-from fusion_gym.report import share
-
-from .training.evaluation import Outcome
-from .training.runs import best_point, learning_curves
-
-INVENTED_NOTE = f"{INVENTED}: share of invented structure, less is better; of all others more is better."
+from fusion_gym.page import Chart, Line, action_lines
 
 
 def course(log: Sequence[Mapping[str, float]]) -> list[Chart]:
@@ -40,112 +26,3 @@ def course(log: Sequence[Mapping[str, float]]) -> list[Chart]:
         Chart("Actions, as shares of their ranges", "student updates", action_lines(x[1:], actions)),
         Chart("Losses", "student updates", lines("student/loss_")),
     ]
-
-
-def method_table(title: str, means: Mapping[str, Mapping[str, float]]) -> Table:
-    """Mean metrics by method, and how much of the teacher's the student has."""
-    rows = [[name, *(f"{row[m]:.4g}" for m in REPORTED), f"{row[INVENTED]:.2%}"] for name, row in means.items()]
-    shares = [share(means["student"][name], means["teacher"][name]) for name in REPORTED]
-    rows.append(["student, of teacher", *("" if math.isnan(value) else f"{value:.0%}" for value in shares), ""])
-    return Table(title, ["method", *REPORTED, INVENTED], rows, INVENTED_NOTE)
-
-
-def probe_scene(env: gym.Env) -> Scene:
-    """The pair of an episode's probe with the most to see, with what teacher and student make of it."""
-    plain: Any = env.unwrapped
-    probe = plain.task.probe
-    one = slice(probe.telling, probe.telling + 1)
-    with torch.no_grad():
-        student = plain.distiller.student(probe.ir[one], probe.vi[one])
-    named = {"infrared": probe.ir[one], "visible": probe.vi[one], "teacher": probe.teacher[one], "student": student}
-    return Scene("a pair of the probe", {name: image[0, 0].cpu().numpy() for name, image in named.items()})
-
-
-def outcome_table(outcomes: Mapping[str, Outcome], base: str = "constant") -> Table:
-    """Returns and final scores of agents on the same students, and their gains over one of them."""
-    rows = []
-    for label, outcome in sorted(outcomes.items(), key=lambda item: -float(np.mean(item[1].returns))):
-        row = outcome.summary()
-        gain = ""
-        if label != base and len(outcome.returns) == len(outcomes[base].returns):
-            gains = np.subtract(outcome.returns, outcomes[base].returns)
-            gain = f"{gains.mean():+.2f} ± {np.std(gains, ddof=min(1, len(gains) - 1)) / np.sqrt(len(gains)):.2f}"
-        scores = [f"{row[f'{name}_mean']:.4g} ± {row[f'{name}_std']:.2g}" for name in ("return", "score")]
-        rows.append([label, *scores, gain, str(len(outcome.returns))])
-    note = "Means ± standard deviations over fresh students; gains are paired, ± their standard error."
-    return Table("Fresh students", ["agent", "return", "final score", f"gain over {base}", "episodes"], rows, note)
-
-
-def training_page(
-    out: Path,
-    title: str,
-    command: str,
-    settings: str,
-    outcomes: Mapping[str, Outcome],
-    log: Sequence[Mapping[str, float]],
-    scene: Scene,
-) -> Path:
-    """Writes the page of an agent's training.
-
-    Args:
-        out: Folder of the run, with ``progress.csv``.
-        title: Heading.
-        command: What does it again.
-        settings: The configuration.
-        outcomes: What was found on fresh students: trained, constant, random.
-        log: The infos of one episode under the best model.
-        scene: Pictures of that episode's end.
-
-    Returns:
-        The page.
-    """
-    series = learning_curves(out)
-    best = best_point(series)
-    constant = float(np.mean(outcomes["constant"].returns))
-    curve = Chart(
-        "Learning curve: return of an episode",
-        "environment steps",
-        {name: Line(x, y) for name, (x, y) in series.items()},
-        {"default constant, on fresh students": constant},
-        {} if best is None else {"best model": Line([best[0]], [best[1]])},
-    )
-    gain = float(np.mean(outcomes["trained"].returns)) - constant
-    lead = (
-        f"Over {len(outcomes['trained'].returns)} fresh students the agent's mean return is {gain:+.2f} over that of "
-        "the default constant. Below the learning curve: one episode under the best model."
-    )
-    page = Page(title, lead, command, settings, [curve, *course(log)], [outcome_table(outcomes)], [scene])
-    write_page(out / NAME, page)
-    return out / NAME
-
-
-def student_page(
-    out: Path,
-    title: str,
-    command: str,
-    settings: str,
-    log: Sequence[Mapping[str, float]],
-    judged: Mapping[str, Mapping[str, Any]],
-    scenes: Sequence[Scene],
-) -> Path:
-    """Writes the page of a student.
-
-    Args:
-        out: Folder of the run.
-        title: Heading.
-        command: What does it again.
-        settings: The configuration.
-        log: The infos of its training.
-        judged: By test data, ``mean`` metrics by method and ``images``.
-        scenes: Fused test pairs.
-
-    Returns:
-        The page.
-    """
-    tables = [
-        method_table(f"{data}: {len(found['images']['student'])} test pairs", found["mean"])
-        for data, found in judged.items()
-    ]
-    lead = f"The fusion score on the probe went from {log[0]['score']:.3f} to {log[-1]['score']:.3f}."
-    write_page(out / NAME, Page(title, lead, command, settings, course(log), tables, scenes))
-    return out / NAME

@@ -16,6 +16,7 @@ import yaml
 
 import distill_student
 import train_agent
+from agents.distilling import student_run
 
 ROOT = Path(__file__).parent.parent
 TINY = ["teacher=rule:max", "reference=rule:max", "episode_steps=2", "updates_per_step=1"]
@@ -253,7 +254,7 @@ def test_distilling_leaves_a_deployable_student(tmp_path, capsys):
 
 
 def test_a_decision_is_held_over_its_stretches(tmp_path, monkeypatch):
-    monkeypatch.setattr(distill_student, "STRETCH", 2)
+    monkeypatch.setattr(student_run, "STRETCH", 2)
     assert distil(tmp_path / "s", "--agent", "linear", updates=16, decisions=2) == 0
     log = (tmp_path / "s" / "log.csv").read_text().splitlines()
     guidance = log[0].split(",").index("action/guidance")

@@ -32,7 +32,8 @@ def commands(page: Path) -> list[list[str]]:
     lines = "\n".join(found["code"] for found in blocks(page, "bash")).replace("\\\n", " ").splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
     ours = [line[1:] for line in words if line[:1] == ["python"]]
-    return [line for line in ours if line[0].endswith(".py") or (line[0] == "-m" and line[1].startswith("fusion_gym"))]
+    modules = ("fusion_gym", "agents")
+    return [line for line in ours if line[0].endswith(".py") or (line[0] == "-m" and line[1].startswith(modules))]
 
 
 class _Stop(BaseException):

@@ -165,10 +165,11 @@ def test_a_record_of_known_decisions(tmp_path):
 
 
 def test_a_distillation_leaves_its_record_also_after_a_stop(tmp_path, capsys):
-    import distill_student
     from agents import load_agent
+    from agents.distilling.student_run import StudentRun
+    from agents.distilling.training import train
 
-    config = {"seed": 4, "decisions": 3, "updates": 3}
+    config = StudentRun(seed=4, decisions=3, updates=3)
     env = gym.make(FAST, **TINY).unwrapped
 
     class Stops:
@@ -184,8 +185,8 @@ def test_a_distillation_leaves_its_record_also_after_a_stop(tmp_path, capsys):
             return np.full(len(ACTIONS), 0.3 * self.asked, np.float32), None
 
     with pytest.raises(KeyboardInterrupt):
-        distill_student.train(env, Stops(), config, tmp_path, False)
-    distill_student.train(env, load_agent("linear", env), config, tmp_path, False)
+        train(env, Stops(), config, tmp_path, False)
+    train(env, load_agent("linear", env), config, tmp_path, False)
     kept = Record.load(tmp_path / "episode.json")
     assert kept.actions[:2] == [[pytest.approx(value)] * len(ACTIONS) for value in (0.3, 0.6)]
     assert len(kept.actions) == 3

@@ -23,8 +23,9 @@ import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-import distill_student
 from agents import load_agent, sb3
+from agents.distilling.student_run import StudentRun
+from agents.distilling.training import train
 from agents.environments import make_checked
 from agents.training.callbacks import restore
 from fusion_gym import cli, images
@@ -484,8 +485,8 @@ def run(tmp_path_factory):
     """A finished distillation's environment, configuration and saved state."""
     folder = tmp_path_factory.mktemp("run")
     plain = make_checked(FAST, {**TINY, "episode_steps": 2}).unwrapped
-    config = {"seed": 1, "decisions": 2, "updates": 2}
-    distill_student.train(plain, load_agent("constant", plain), config, folder, False)
+    config = StudentRun(seed=1, decisions=2, updates=2)
+    train(plain, load_agent("constant", plain), config, folder, False)
     return plain, config, (folder / "state.pt").read_bytes()
 
 
@@ -496,7 +497,7 @@ def test_saved_states(run, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("s")
     (folder / "state.pt").write_bytes(data.draw(damaged(state)))
     with survives(name="state.pt"):
-        log = distill_student.train(plain, load_agent("constant", plain), config, folder, False)
+        log = train(plain, load_agent("constant", plain), config, folder, False)
         assert len(log) == 3
 
 

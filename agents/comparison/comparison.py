@@ -6,7 +6,6 @@ comparison that was killed; more agents, instances and seeds are added to what i
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import re
@@ -19,7 +18,7 @@ import yaml
 from tqdm import tqdm
 
 from fusion_gym import page
-from fusion_gym.cli import INTERRUPTED, UserError, check_keys, parse_settings, read_yaml
+from fusion_gym.cli import UserError, check_keys, read_yaml
 from fusion_gym.data import sets_of
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.files import atomic_write, make_folder, write_csv
@@ -31,6 +30,7 @@ from fusion_gym.text import say
 from .. import settings_of
 from . import report
 from .cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
+from .comparison_run import ComparisonRun
 from .rivals import RIVALS, Instances, Rivals
 from .search import settable
 from .workers import Failure, Pool
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .ray_pool import RayPool
 
 CONFIG, TITLE, OUT = "config.yml", "compare", Path("runs/comparison")
-FIRST_SEED = 1000  # far from the small seeds that people train agents with
 # Arguments of the environment that are not an instance's: they are options of the command, or alike for all.
 _PARAMETERS = inspect.signature(FusionDistillEnv.__init__).parameters
 _NOT_OF_INSTANCES = ("self", "episode_steps", "updates_per_step", "device", "threads", "render_mode")
@@ -61,33 +60,6 @@ class Entrant:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a comparison to the command's."""
-    group = parser.add_argument_group("comparison")
-    group.add_argument(
-        "--compare",
-        nargs="+",
-        metavar="AGENT",
-        help=f"compare agents and schedules, each as for --agent, or NAME=AGENT, or one of {', '.join(RIVALS)}, "
-        "or a YAML file of {name: agent} or {name: {agent: ..., and arguments of the environment}}",
-    )
-    group.add_argument(
-        "--instances", default="default", metavar="FILE", help="YAML file of {name: {arguments of the environment}}"
-    )
-    group.add_argument("--seeds", type=int, default=10, help="student seeds for each agent and instance (default: 10)")
-    group.add_argument("--workers", type=int, default=1, help="parallel processes (default: 1)")
-    group.add_argument("--cluster", action="store_true", help="use all cores of a Ray cluster instead")
-    group.add_argument(
-        "--search-runs", type=int, default=500, help="students that the search for best-constant trains (default: 500)"
-    )
-    group.add_argument("--search-instances", metavar="FILE", help="what best-constant is tuned on, if not --instances")
-    group.add_argument(
-        "--oracle-runs",
-        type=int,
-        help="students that each search on a single instance trains (default: --search-runs / instances)",
-    )
-
-
 def entrants(items: Sequence[str]) -> list[Entrant]:
     """Reads the agents that are to be compared.
 
@@ -101,7 +73,7 @@ def entrants(items: Sequence[str]) -> list[Entrant]:
             continue
         named = re.match(r"^([\w.-]+)=(.+)$", item)
         name, spec = named.groups() if named else (_default_name(item), item)
-        found.append(_entrant(name, spec, "--compare"))
+        found.append(_entrant(name, spec, "agent"))
     names = [file_name(entrant.name) for entrant in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -159,57 +131,33 @@ def _check_arguments(arguments: Mapping[str, Any], where: str) -> None:
 
 
 class Comparison:
-    """A comparison as the command line asks for it.
+    """A comparison.
 
     Args:
-        args: The options of `add_arguments`, and ``data``, ``ir_range``, ``test``, ``teacher``, ``student``, ``width``,
-            ``start``, ``learning_rate``, ``batch_size``, ``self_loss``, ``env_kwargs``, ``updates``, ``decisions``,
-            ``seed``, ``device``, ``trust``, ``resume``, ``out`` and ``progress``.
+        settings: Its settings.
+        out: Its folder.
+        trust: As in `agents.load_agent`.
+        progress: Whether to show bars.
 
     Raises:
-        UserError: If an option is not allowed.
+        UserError: If a setting is not allowed.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        decisions = _PARAMETERS["episode_steps"].default if args.decisions is None else args.decisions
-        if not 1 <= decisions <= args.updates:
-            raise UserError(f"--updates {args.updates} for {decisions} decisions: give at least one for each.")
-        if args.resume is not None:
-            raise UserError("--resume is not for comparisons: the same command again, with the same --out, continues.")
-        for option in ("seeds", "workers", "search_runs", "oracle_runs"):
-            value = getattr(args, option)
-            if value is not None and value < 1:
-                raise UserError(f"--{option.replace('_', '-')} {value} is not allowed; give a number from 1 on.")
-        self.out, self.progress, self.workers, self.trust = args.out or OUT, args.progress, args.workers, args.trust
-        self.cluster = args.cluster
-        self.tests = tuple(dict.fromkeys(args.test or sets_of(args.data)))
-        check_outputs([self.out], data=[args.data, *self.tests])
-        shared = {
-            "data": args.data,
-            "episode_steps": decisions,
-            "updates_per_step": args.updates // decisions,
-            "teacher": args.teacher,
-            "student": args.student,
-            "student_width": args.width,
-            "start": args.start,
-            "learning_rate": args.learning_rate,
-            "batch_size": args.batch_size,
-            "self_loss": args.self_loss,
-            "device": args.device,
-        }
-        if args.ir_range is not None:
-            shared["ir_range"] = args.ir_range
-        further = parse_settings(args.env_kwargs, "--env-kwargs")
-        _check_arguments(further, "--env-kwargs")
-        self.entrants = entrants(args.compare)
-        given = read_instances(args.instances)
-        self.instances = {name: {**shared, **further, **own} for name, own in given.items()}
-        tuning = given if args.search_instances is None else read_instances(args.search_instances)
-        self.tuning = {name: {**shared, **further, **own} for name, own in tuning.items()}
-        first = FIRST_SEED if args.seed is None else args.seed
-        self.seeds = list(range(first, first + args.seeds))
-        self.search_runs = args.search_runs
-        self.oracle_runs = args.oracle_runs or -(-args.search_runs // len(self.instances))
+    def __init__(self, settings: ComparisonRun, out: Path, trust: bool, progress: bool) -> None:
+        self.out, self.progress, self.trust = out, progress, trust
+        self.workers, self.cluster = settings.workers, settings.cluster
+        self.tests = tuple(dict.fromkeys(settings.test or sets_of(settings.data)))
+        check_outputs([self.out], data=[settings.data, *self.tests])
+        _check_arguments(settings.env_kwargs, "--env-kwargs")
+        self.entrants = entrants(settings.agents)
+        given = read_instances(settings.instances)
+        shared = settings.arguments()
+        self.instances = {name: {**shared, **own} for name, own in given.items()}
+        tuning = given if settings.search_instances is None else read_instances(settings.search_instances)
+        self.tuning = {name: {**shared, **own} for name, own in tuning.items()}
+        self.seeds = list(range(settings.seed, settings.seed + settings.seeds))
+        self.search_runs = settings.search_runs
+        self.oracle_runs = settings.oracle_runs or -(-settings.search_runs // len(self.instances))
 
     def arguments(self, entrant: Entrant) -> dict[str, dict[str, Any]]:
         """Arguments of the environment for an agent, by instance."""
@@ -258,6 +206,15 @@ class Comparison:
         elif not is_free(self.out):
             raise UserError(f"{self.out} is in use and holds no comparison; give another --out.")
         return config
+
+    def show(self) -> None:
+        """Prints what would be compared."""
+        agents = {one.name: {"agent": one.spec, **one.arguments} for one in self.entrants}
+        plan = {"agents": agents, "seeds": self.seeds, **self.configuration()}
+        if any(entrant.spec in RIVALS for entrant in self.entrants):
+            plan["search"] = {"runs": self.search_runs, "oracle_runs": self.oracle_runs, "instances": self.tuning}
+        text = yaml.safe_dump(json.loads(json.dumps(plan)), sort_keys=False)
+        say(f"# {self.out / CONFIG}", *text.splitlines())
 
     def run(self) -> None:
         """Searches, trains, judges and reports."""
@@ -371,12 +328,3 @@ def _pairs(earlier: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[
         keys = dict.fromkeys((*known[name], *config["instances"][name]))
         pairs += [(f"{name}'s {key}", known[name].get(key), config["instances"][name].get(key)) for key in keys]
     return pairs
-
-
-def run(args: argparse.Namespace) -> None:
-    """Runs the comparison that the command line asks for."""
-    try:
-        Comparison(args).run()
-    except KeyboardInterrupt:
-        say("", "Stopped; the same command again continues.", error=True)
-        raise SystemExit(INTERRUPTED) from None

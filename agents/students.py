@@ -1,0 +1,67 @@
+"""What the commands that train students have in common: the settings of a student's training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusion_gym.cli import UserError
+from fusion_gym.distiller import SELF_LOSSES
+from fusion_gym.models.student import STUDENTS
+
+from .schema import Settings, option
+
+ENVIRONMENT = "FusionDistill-v0"
+_ARGUMENTS = ("data", "teacher", "student", "start", "learning_rate", "batch_size", "self_loss", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSettings(Settings):
+    """How students are trained.
+
+    Attributes:
+        data: Folder of pairs, several joined by commas, or synthetic.
+        ir_range: Counts of a 16-bit infrared shown black and white.
+        test: Further data whose test pairs are reported on.
+        teacher: Name, TorchScript or ONNX file, module:Class, or folder.
+        student: One of the family that is shipped, instead of a --width.
+        width: Channels of the student.
+        start: new, trained (weights that come with the package), or a weights file.
+        updates: Optimiser updates in all, rounded up.
+        learning_rate: Of the student, at the start.
+        batch_size: Patches in an update.
+        self_loss: What a student learns by itself from.
+        env_kwargs: Further arguments of the environment.
+        device: auto, cpu or cuda.
+    """
+
+    data: str = "synthetic"
+    ir_range: tuple[int, int] | None = option(None, metavar=("LOW", "HIGH"))
+    test: tuple[str, ...] = option((), metavar="DATA")
+    teacher: str = "builtin"
+    student: str | None = option(None, choices=sorted(STUDENTS))
+    width: int = 12
+    start: str = "new"
+    updates: int = 3200
+    learning_rate: float = 3e-3
+    batch_size: int = 8
+    self_loss: str = option("simple", choices=sorted(SELF_LOSSES))
+    env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    device: str = "auto"
+
+    def shared_arguments(self) -> dict[str, Any]:
+        """The environment's arguments but for ``env_kwargs`` and those of an episode's length."""
+        arguments = {name: getattr(self, name) for name in _ARGUMENTS} | {"student_width": self.width}
+        return arguments | ({} if self.ir_range is None else {"ir_range": self.ir_range})
+
+
+def check_decisions(updates: int, decisions: int) -> None:
+    """Checks that there is an update for each decision.
+
+    Raises:
+        UserError: If there is not.
+    """
+    if not 1 <= decisions <= updates:
+        raise UserError(f"--updates {updates} for {decisions} decisions: give at least one for each.")
