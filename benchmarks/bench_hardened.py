@@ -8,6 +8,8 @@ test pair in ``DATA/<set>/test/{ir,vi}``. The loss is its score on clean pairs l
 hundredths; in the second table the teacher's is 1. A method is ``name=teacher``, with what ``--teacher`` takes
 elsewhere, or ``name=student:SPEC``.
 
+The same two tables follow for damages that nothing was trained on, haze, rain, stripes and bloom: `fusion_gym.damages`.
+
 The row ``restored`` says what there is to win: it is the teacher on pairs whose damage was undone by something that
 knows its kind and its strength, so far as it can be undone. Light and contrast are turned back exactly where nothing
 was clipped, blur by Wiener's filter, noise by non-local means (Buades et al. 2005, OpenCV's). No network is told.
@@ -29,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fusion_gym.cli import guard
+from fusion_gym.damages import DAMAGES
 from fusion_gym.data import find_pairs, load_pairs, probe_crops
 from fusion_gym.hardening import BLUR_SIGMA, DIMMING, FADING, GLARE, HARDENINGS, NOISE_STD, Draw, damage, draw
 from fusion_gym.score import Yardstick
@@ -106,6 +109,7 @@ def run(args: argparse.Namespace) -> None:
     networks: dict[str, Fuse] = {"teacher": load(TEACHER)}
     networks |= {name: load(spec) for name, _, spec in (method.partition("=") for method in args.methods)}
     totals: dict[str, list[dict[str, float]]] = {name: [] for name in (*networks, "restored")}
+    unseen: dict[str, list[dict[str, float]]] = {name: [] for name in networks}
     with torch.inference_mode():
         for each in args.sets:
             ir, vi = crops(args.root / each)
@@ -116,21 +120,28 @@ def run(args: argparse.Namespace) -> None:
                 inputs[kind] = damage(ir, vi, {hardening: strength}, drawn)
                 undone[kind] = restored(hardening, strength, *inputs[kind], drawn)
             yardstick = Yardstick(ir, vi, networks["teacher"](ir, vi))
+            never = {"clean": (ir, vi)}
+            for kind, strength in product(DAMAGES, STRENGTHS):
+                never[f"{kind} {strength:g}"] = DAMAGES[kind](ir, vi, strength, torch.Generator().manual_seed(0))
             for name, fuse in networks.items():
                 totals[name].append(losses(fuse, inputs, yardstick))
+                unseen[name].append(losses(fuse, never, yardstick))
             totals["restored"].append(losses(networks["teacher"], undone, yardstick))
-    table = {
-        name: {kind: float(np.mean([row[kind] for row in rows])) for kind in rows[0]} for name, rows in totals.items()
-    }
-    shares = {
-        name: {kind: value / table["teacher"][kind] for kind, value in row.items()}
-        | {"all": sum(row.values()) / sum(table["teacher"].values())}
-        for name, row in table.items()
-    }
-    show(f"Hundredths of the score lost on degraded pairs; mean over {', '.join(args.sets)}", rounded(table))
-    show("The same relative to the teacher's loss", rounded(shares))
+    results: dict[str, object] = {"sets": args.sets}
+    for title, rows in (("degraded pairs", totals), ("pairs with damages that nothing was trained on", unseen)):
+        table = {
+            name: {kind: float(np.mean([row[kind] for row in each])) for kind in each[0]} for name, each in rows.items()
+        }
+        shares = {
+            name: {kind: value / table["teacher"][kind] for kind, value in row.items()}
+            | {"all": sum(row.values()) / sum(table["teacher"].values())}
+            for name, row in table.items()
+        }
+        show(f"Hundredths of the score lost on {title}; mean over {', '.join(args.sets)}", rounded(table))
+        show("The same relative to the teacher's loss", rounded(shares))
+        results[title] = {"lost": table, "shares": shares}
     if args.json:
-        save(args.json, {"sets": args.sets, "lost": table, "shares": shares})
+        save(args.json, results)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
