@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -24,6 +24,9 @@ from fusion_gym.observations import HIGH, LOW, OBSERVATIONS, observe
 from fusion_gym.sources import check_range
 from fusion_gym.task import Task, load_task
 from fusion_gym.tensors import resolve_device
+
+if TYPE_CHECKING:
+    from fusion_gym.window import Window
 
 POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
 DIVERGENCE_PENALTY = 1.0  # of the score
@@ -109,6 +112,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         * ``hidden``: features of the observation that always read 0; ``sparse_reward``: pays the whole gain at the end
           of the episode, 0 before. Both are for ablations.
         * ``probe_pairs``, ``probe_size``: crops that the student is scored on, taken from the validation pairs.
+        * ``render_mode``: "rgb_array", or "human" for a window that follows the training; closing it does not end that.
         * ``device``: "auto", "cpu", "cuda"; ``threads``: torch's threads in this process, None leaves them.
 
         ```python
@@ -123,7 +127,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         * v0: first version.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (an instance variable of gym.Env)
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 4}  # noqa: RUF012  (an instance variable of gym.Env)
     observation_space: spaces.Box
 
     @settled()
@@ -194,6 +198,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         }
         self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.action_names),), dtype=np.float32)
+        self._window = self._open_window() if self.render_mode == "human" else None
         self._distiller: Distiller | None = None
         self.ahead: tuple[np.ndarray, Stats] | None = None  # an action whose training a population has done already
 
@@ -225,6 +230,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         stats, reading = self.distiller.measure(settings), probe.read(self.distiller.student)
         deployment = DEPLOYMENTS[self.instance["deployment"]]
         self.episode = Episode.begin(self.episode_steps, probe.teacher_score, deployment, settings, stats, reading)
+        self._show()
         return observe(self.episode, self.hidden), self.episode.info(self.distiller.updates)
 
     @settled()
@@ -288,6 +294,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             episode.conclude(stats, reading)
         else:
             episode.diverge(DIVERGENCE_PENALTY)
+        self._show()
         reward = 0.0 if self.sparse_reward and not episode.over else float(POINTS * episode.pay())
         return observe(episode, self.hidden), reward, episode.over, False, episode.info(self.distiller.updates)
 
@@ -370,11 +377,34 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         """One frame: sources, hardened sources, teacher, student, and the curves so far.
 
         Returns:
-            uint8 (H, W, 3) RGB, of the same shape throughout an episode; None without ``render_mode``.
+            uint8 (H, W, 3) RGB, of the same shape throughout an episode; None without ``render_mode``, and in the mode
+            "human", whose window follows `reset` and `step` by itself.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
         """
         if self.render_mode is None:
             gym.logger.warn("render() does nothing: give render_mode='rgb_array' to gymnasium.make().")
             return None
+        frame = self._frame()
+        return frame if self.render_mode == "rgb_array" else None
+
+    def _frame(self) -> np.ndarray:
         from fusion_gym.rendering import render_episode  # matplotlib is loaded only where a picture is wanted
 
-        return render_episode(self.episode, self.task.probe, self.distiller.student)
+        student = self.distiller.student
+        return render_episode(self.episode, self.task.probe, student)
+
+    def _open_window(self) -> Window:
+        from fusion_gym.window import Window  # OpenCV is loaded only where a window is wanted
+
+        return Window(self.metadata["render_fps"])
+
+    def _show(self) -> None:
+        if self._window is not None:
+            self._window.show(self._frame())
+
+    def close(self) -> None:
+        """Closes the window, where there is one."""
+        if self._window is not None:
+            self._window.close()

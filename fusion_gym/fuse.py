@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -24,6 +23,7 @@ from fusion_gym.files import make_folder
 from fusion_gym.fuser import BACKENDS, DEFAULT, Fuser, load_student
 from fusion_gym.images import DEEP_SUFFIXES, luminance, to_8_bit, write_image
 from fusion_gym.models.student import STUDENTS
+from fusion_gym.opencv import cv2
 from fusion_gym.outputs import check_outputs
 from fusion_gym.rules import RULES
 from fusion_gym.sample_pairs import FOLDER, samples

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.light import EVERY, scene_statistics
 from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
 from fusion_gym.modes import settled
+from fusion_gym.opencv import cv2
 from fusion_gym.rules import RULES, TILING
 from fusion_gym.runtime import OnnxError, onnx_session
 

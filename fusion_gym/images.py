@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from fusion_gym.files import atomic_write
 from fusion_gym.headers import is_cut, other_format, read_header
+from fusion_gym.opencv import cv2
 
 MAX_PIXELS = 2**26
 MAX_BYTES = 2**30  # of a file

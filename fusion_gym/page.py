@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import jinja2
 import numpy as np
 
 from fusion_gym.actions import ACTIONS
 from fusion_gym.files import atomic_write
+from fusion_gym.opencv import cv2
 from fusion_gym.text import plain
 
 NAME = "report.html"

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from torch import Tensor
 from torch.func import functional_call, vmap
 
@@ -118,13 +119,22 @@ class FusionDistillVectorEnv(SyncVectorEnv):
     Args:
         num_envs: Number of students.
         autoreset_mode: See `gymnasium.vector.AutoresetMode`.
+        max_episode_steps: Decisions after which an episode is truncated; None leaves it its own end.
         kwargs: Arguments of `FusionDistillEnv`.
     """
 
     def __init__(
-        self, num_envs: int = 1, autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP, **kwargs: Any
+        self,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__([lambda: FusionDistillEnv(**kwargs)] * num_envs, autoreset_mode=autoreset_mode)
+        def make() -> gym.Env:
+            env = FusionDistillEnv(**kwargs)
+            return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+
+        super().__init__([make] * num_envs, autoreset_mode=autoreset_mode)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """See `gymnasium.vector.VectorEnv.step`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -20,6 +19,7 @@ from fusion_gym.actions import ACTIONS
 from fusion_gym.conditions import HARDENINGS
 from fusion_gym.episode import Episode
 from fusion_gym.images import write_image
+from fusion_gym.opencv import cv2
 from fusion_gym.probe import Probe
 from fusion_gym.tensors import Fuse
 from fusion_gym.text import plain

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import cv2
 import numpy as np
 import torch
 
 from fusion_gym.data import DataError, ImagePair
 from fusion_gym.images import restore_colour
 from fusion_gym.metrics import INVENTED, METRICS, REPORTED, Sources, evaluate
+from fusion_gym.opencv import cv2
 from fusion_gym.tensors import unit
 
 Outputs = Mapping[str, Sequence[np.ndarray]]  # method → uint8 (H, W) for each pair

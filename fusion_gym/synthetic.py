@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+
+from fusion_gym.opencv import cv2
 
 KINDS = ("day", "night", "glare", "fog", "smoke", "flat")
 _OVERSAMPLE = 2  # drawn at twice the size, so that edges are smooth

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from fusion_gym.files import FileError, atomic_path
 from fusion_gym.headers import other_format, read_header
 from fusion_gym.images import MAX_PIXELS
+from fusion_gym.opencv import cv2
 
 SUFFIXES = {
     ".mp4": "mp4v",
