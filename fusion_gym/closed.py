@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fusion_gym.losses import box, box_transposed
 from fusion_gym.metrics import edges, fidelity, invention, structure
 from fusion_gym.metrics.evaluation import check_size
 from fusion_gym.metrics.gradients import halves
 from fusion_gym.metrics.moments import FLAT
-from fusion_gym.metrics.windows import Window, box, gaussian, slide, unslide
+from fusion_gym.metrics.windows import Window, gaussian, slide, unslide
 
 BINS = 64
 LEVEL = 255.0
-_BOX = box(structure.WINDOW)
 _C1, _C2 = structure.constants(LEVEL)
 _WINDOWS = tuple(gaussian(size, size / 5) for size in fidelity.SIZES)
 _NONE = 1e-9  # a share of pixels below this counts as this much
@@ -87,14 +87,14 @@ def know(ir: Tensor, vi: Tensor) -> Known:
     levels = pixels * LEVEL
     mean = levels.mean((2, 3), keepdim=True)
     x = levels - mean
-    local, variance = _spread(x, _BOX)
+    local, variance = _spread(x, box)
     lit = local + mean
     similarity = local, lit, (lit * lit).add_(_C1), variance.add_(_C2)
     scales, information, scale = [], x.new_zeros(()), x
     for position, window in enumerate(_WINDOWS):
         if position:
             scale = slide(scale, window, 2)
-        local, variance = _spread(scale, window)
+        local, variance = _spread(scale, partial(slide, weights=window))
         gain = F.threshold(variance, fidelity.EPSILON, math.inf).reciprocal_()
         scales.append((scale, local, gain))
         information = information + (variance / fidelity.NOISE).log1p_().sum((2, 3))
@@ -191,9 +191,9 @@ def _from_products(slope: Tensor, x: Tensor, sources: Tensor) -> Tensor:
     return torch.addcmul(plain, square, x, value=2) + (sources * cross).sum(1, keepdim=True)
 
 
-def _spread(x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+def _spread(x: Tensor, average: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Local means and variances."""
-    mean, square = slide(torch.cat((x, x * x), dim=1), window).chunk(2, dim=1)
+    mean, square = average(torch.cat((x, x * x), dim=1)).chunk(2, dim=1)
     return mean, torch.addcmul(square, mean, mean, value=-1).clamp_min_(0)
 
 
@@ -268,7 +268,7 @@ def _each(slope: Tensor) -> Tensor:
 def _similarity(image: _Image) -> tuple[Tensor, Pull]:
     """SSIM to each source, (N, 2)."""
     offset, source_mean, squares, spread = image.known.similarity
-    local, variance, covariance = _joint(slide(image.products, _BOX), offset)
+    local, variance, covariance = _joint(box(image.products), offset)
     mean = local + image.mean
     light = (mean * source_mean).add_(_C1 / 2)
     squares = torch.addcmul(squares, mean, mean)
@@ -283,7 +283,7 @@ def _similarity(image: _Image) -> tuple[Tensor, Pull]:
         in_mean = (covariance * inverse * source_mean).sub_(2 * values * mean / squares).mul_(each)
         moments = _to_moments(local, offset, values / spread * -each, ratio * each)
         moments[:, :1] += in_mean.sum(1, keepdim=True)
-        total.through_products(unslide(moments, _BOX, image.pixels.shape[2:]))
+        total.through_products(box_transposed(moments))
 
     return values.mean((2, 3)), pull
 
@@ -359,9 +359,8 @@ def _edge_transfer(image: _Image) -> tuple[Tensor, Pull]:
             shares * (constants[1] - constants[1] * gain)
             for gain, constants in zip(gains, (edges.STRENGTH, edges.ORIENTATION), strict=True)
         )
-        ratio_slope = torch.where(strength < wanted, 1 / wanted, -ratio / strength)
         inverse = 1 / strength
-        in_strength = (in_ratio * ratio_slope).sum(1, keepdim=True).mul_(inverse)
+        in_strength = (in_ratio * ratio * (wanted - strength).sign_()).sum(1, keepdim=True).mul_(inverse * inverse)
         in_angle = (
             (in_turned * turned.sign() * apart.sign()).sum(1, keepdim=True).mul_(inverse * inverse * (-2 / math.pi))
         )

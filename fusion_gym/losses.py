@@ -53,13 +53,15 @@ def _box_sum(image: Tensor) -> Tensor:
     return four[..., :-3] + (two[..., 4:-1] + image[..., 6:])
 
 
-def _box(image: Tensor) -> Tensor:
+def box(image: Tensor) -> Tensor:
+    """Means over the 7×7 windows that lie inside the image, (..., H, W) to (..., H-6, W-6)."""
     return _box_sum(image) / SSIM_WINDOW**2
 
 
-def _box_transposed(maps: Tensor) -> Tensor:
+def box_transposed(maps: Tensor) -> Tensor:
+    """The transpose of `box` as a linear map: (..., H-6, W-6) to (..., H, W)."""
     reach = SSIM_WINDOW - 1
-    return _box(F.pad(maps, (reach, reach, reach, reach)))
+    return box(F.pad(maps, (reach, reach, reach, reach)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def self_targets(ir: Tensor, vi: Tensor) -> SelfTargets:
     gi, gv = sobel(ir), sobel(vi)
     stronger = gi.square().sum(1, keepdim=True) > gv.square().sum(1, keepdim=True) + _TIE
     sources = torch.cat((ir, vi), dim=1)
-    mean, square = _box(torch.cat((sources, sources * sources), dim=1)).split(2, dim=1)
+    mean, square = box(torch.cat((sources, sources * sources), dim=1)).split(2, dim=1)
     variance = (square - mean * mean).clamp_min(0)
     return SelfTargets(sources, torch.maximum(ir, vi), torch.where(stronger, gi, gv), mean, variance)
 
@@ -127,7 +129,7 @@ def _ssim(fused: Tensor, targets: SelfTargets) -> tuple[Tensor, Tensor]:
     its gradient in F is the transposed average of the derivatives in the three, times 1, 2F and S.
     """
     sources, mu = targets.sources, targets.mean
-    maps = _box(torch.cat((fused, fused * fused, fused * sources), dim=1))
+    maps = box(torch.cat((fused, fused * fused, fused * sources), dim=1))
     mean, square, cross = maps.split((1, 1, 2), dim=1)
     mean2 = mean * mean
     product = mean * mu
@@ -139,7 +141,7 @@ def _ssim(fused: Tensor, targets: SelfTargets) -> tuple[Tensor, Tensor]:
     in_mean = 2 * inverse * (mu * (detail_above - light_above) - mean * ssim * (detail_below - light_below))
     in_square = ssim / detail_below
     slopes = torch.cat((in_mean.sum(1, True), -in_square.sum(1, True), 2 * ratio), dim=1)
-    in_mean, in_square, in_cross = _box_transposed(slopes).split((1, 1, 2), dim=1)
+    in_mean, in_square, in_cross = box_transposed(slopes).split((1, 1, 2), dim=1)
     gradient = in_mean + 2 * fused * in_square + (sources * in_cross).sum(1, True)
     return ssim.mean((1, 2, 3)), gradient / ssim[0].numel()
 

@@ -31,21 +31,22 @@ def _smoothing(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         return matrix.to(device, dtype)
 
 
-def _smooth_down(x: Tensor, transposed: bool) -> Tensor:
-    length = x.shape[-2]
+def _smooth(x: Tensor, axis: int, transposed: bool) -> Tensor:
+    length = x.shape[axis]
     matrix = _smoothing(length, x.dtype, x.device)
     matrix = matrix.mT if transposed else matrix
     parts = []
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
-        reach = slice(max(0, start - REACH), min(length, end + REACH))
-        parts.append(matrix[start:end, reach] @ x[..., reach, :])
-    return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
+        low, high = max(0, start - REACH), min(length, end + REACH)
+        block, part = matrix[start:end, low:high], x.narrow(axis, low, high - low)
+        parts.append(block @ part if axis == -2 else part @ block.mT)
+    return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
 def smoothed(x: Tensor, transposed: bool = False) -> Tensor:
     """Images without what is finer than `SIGMA`; beyond the border, mirrored. Or the transpose of this linear map."""
-    return _smooth_down(_smooth_down(x, transposed).mT, transposed).mT
+    return _smooth(_smooth(x, -2, transposed), -1, transposed)
 
 
 def smooth(batch: Batch) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 
 import torch
@@ -42,14 +42,33 @@ def _band(places: int, weights: Window, stride: int, dtype: torch.dtype, device:
         return matrix.to(dtype).to(device)
 
 
-def _slide_down(images: Tensor, weights: Window, stride: int) -> Tensor:
-    places = (images.shape[1] - len(weights)) // stride + 1
+def _blocks(
+    pixels: int, weights: Window, stride: int, dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The places along an axis of some pixels, cut up: the first place and pixel of a block, and its band."""
+    places = (pixels - len(weights)) // stride + 1
     block = -(-places // -(-places // BLOCK))  # blocks of nearly equal size
-    parts = []
     for start in range(0, places, block):
-        band = _band(min(block, places - start), weights, stride, images.dtype, images.device)
-        parts.append(torch.bmm(band.expand(len(images), -1, -1), images.narrow(1, start * stride, band.shape[1])))
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        yield start, start * stride, _band(min(block, places - start), weights, stride, dtype, device)
+
+
+def _slide_along(axis: int, images: Tensor, weights: Window, stride: int) -> Tensor:
+    parts = []
+    for _, first, band in _blocks(images.shape[axis], weights, stride, images.dtype, images.device):
+        part = images.narrow(axis, first, band.shape[1])
+        parts.append(torch.bmm(band.expand(len(images), -1, -1), part) if axis == 1 else part @ band.mT)
+    return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
+
+
+def _unslide_along(axis: int, values: Tensor, weights: Window, stride: int, pixels: int) -> Tensor:
+    shape = list(values.shape)
+    shape[axis] = pixels
+    result = values.new_zeros(shape)
+    for start, first, band in _blocks(pixels, weights, stride, values.dtype, values.device):
+        part = values.narrow(axis, start, len(band))
+        change = torch.bmm(band.mT.expand(len(values), -1, -1), part) if axis == 1 else part @ band
+        result.narrow(axis, first, band.shape[1]).add_(change)
+    return result
 
 
 @lru_cache(maxsize=64)
@@ -87,19 +106,8 @@ def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
         return F.conv2d(
             F.conv2d(images, row, None, (1, stride), groups=channels), column, None, (stride, 1), groups=channels
         )
-    down = _slide_down(images.flatten(0, 1), weights, stride)
-    return _slide_down(down.mT, weights, stride).mT.unflatten(0, images.shape[:2])
-
-
-def _unslide_down(values: Tensor, weights: Window, stride: int, length: int) -> Tensor:
-    places = values.shape[1]
-    block = -(-places // -(-places // BLOCK))
-    result = values.new_zeros(len(values), length, values.shape[2])
-    for start in range(0, places, block):
-        band = _band(min(block, places - start), weights, stride, values.dtype, values.device)
-        part = result.narrow(1, start * stride, band.shape[1])
-        part += torch.bmm(band.mT.expand(len(values), -1, -1), values.narrow(1, start, len(band)))
-    return result
+    down = _slide_along(1, images.flatten(0, 1), weights, stride)
+    return _slide_along(2, down, weights, stride).unflatten(0, images.shape[:2])
 
 
 def unslide(values: Tensor, weights: Window, size: Sequence[int], stride: int = 1) -> Tensor:
@@ -114,8 +122,8 @@ def unslide(values: Tensor, weights: Window, size: Sequence[int], stride: int = 
     Returns:
         (N, C, H, W).
     """
-    across = _unslide_down(values.flatten(0, 1).mT, weights, stride, size[1]).mT
-    return _unslide_down(across, weights, stride, size[0]).unflatten(0, values.shape[:2])
+    across = _unslide_along(2, values.flatten(0, 1), weights, stride, size[1])
+    return _unslide_along(1, across, weights, stride, size[0]).unflatten(0, values.shape[:2])
 
 
 def _cut(length: int, size: int) -> Cut:
