@@ -93,7 +93,7 @@ def bench_update(args: argparse.Namespace) -> dict[str, Any]:
     """An update of `tiny` that learns by itself from the metrics, against automatic differentiation through them."""
     from plain_objective import metric_loss as plain_loss
 
-    from fusion_gym.distiller import Distiller
+    from fusion_gym.distiller import Distiller, SelfLoss
     from fusion_gym.models.student import read_student, weights_of
     from fusion_gym.objective import metric_loss
 
@@ -103,13 +103,14 @@ def bench_update(args: argparse.Namespace) -> dict[str, Any]:
     for name in ("update", "plain update"):
         student = read_student(weights_of("tiny")).train().requires_grad_(True)
         made[name] = Distiller(bank, student, 1e-3, 8, 10_000, torch.Generator().manual_seed(0), "metrics")
-    made["plain update"].self_loss = plain_loss
-    ir, vi, _ = made["update"].batch()[0].split(1, dim=1)
+    made["plain update"].self_loss = SelfLoss(lambda fused, ir, vi, _: plain_loss(fused, ir, vi), lambda ir, vi: ir)
+    images, floor, _ = made["update"].batch()
+    ir, vi, _ = images.split(1, dim=1)
     leaf = ((ir + vi) / 2).requires_grad_()
     sides = {
         **{name: functools.partial(distiller.advance, settings, 1) for name, distiller in made.items()},
         "student": lambda: made["update"].student(ir, vi).sum().backward(),
-        "objective": lambda: metric_loss(leaf, ir, vi).sum().backward(),
+        "objective": lambda: metric_loss(leaf, ir, vi, floor).sum().backward(),
         "plain objective": lambda: plain_loss(leaf, ir, vi).sum().backward(),
     }
     result = compare(sides, 10 * args.repetitions, "update")

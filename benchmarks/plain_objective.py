@@ -47,5 +47,7 @@ def measure(fused: Tensor, ir: Tensor, vi: Tensor) -> dict[str, Tensor]:
 def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     """What `fusion_gym.objective.metric_loss` gives."""
     with torch.no_grad():
-        floor = measure(torch.maximum(ir, vi), ir, vi)
+        brighter = measure(torch.maximum(ir, vi), ir, vi)
+        alone = torch.stack((*(brighter[name] for name in STATISTICS), brighter["information"][:, 0]), dim=1)
+        floor = torch.cat((brighter["SSIM"], alone), dim=1)
     return loss_of(worth_of(measure(fused, ir, vi), floor))

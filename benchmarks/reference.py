@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import plain_metrics
+import plain_objective
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +23,6 @@ from fusion_gym.distiller import GRADIENT_LIMIT, Distiller, Stats
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.hardening import BLUR_SIGMA, NOISE_STD, Draw, unit_noise
 from fusion_gym.metrics import REPORTED
-from fusion_gym.objective import metric_loss
 from fusion_gym.probe import Probe, Reading
 from fusion_gym.score import CAP, CLEAN_PARTS, DAMAGED_PARTS, INVENTED, LEAST, STATISTICS
 from fusion_gym.tensors import Fuse
@@ -93,7 +93,7 @@ def hardened(ir: Tensor, vi: Tensor, strengths: Mapping[str, float], drawn: Draw
     return torch.cat(irs), torch.cat(vis)
 
 
-PLAIN_SELF_LOSSES = {"simple": self_loss, "metrics": metric_loss}
+PLAIN_SELF_LOSSES = {"simple": self_loss, "metrics": plain_objective.metric_loss}
 
 
 class PlainDistiller(Distiller):
@@ -105,7 +105,7 @@ class PlainDistiller(Distiller):
         self.adam = torch.optim.Adam(self.student.parameters())
 
     def _plain_losses(self, settings: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        images, drawn = self.batch()
+        images, _, drawn = self.batch()
         ir, vi, teacher = (channel.contiguous() for channel in images.split(1, dim=1))
         fused = self.student(*hardened(ir, vi, settings, drawn))
         return guide_loss(fused, teacher), self.plain_self_loss(fused, ir, vi)

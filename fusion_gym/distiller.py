@@ -17,21 +17,37 @@ from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.metrics import METRICS
 from fusion_gym.models.student import Student
 from fusion_gym.modes import settled
-from fusion_gym.objective import metric_loss
+from fusion_gym.objective import floor_of, metric_loss
 from fusion_gym.optimizer import Adam
 from fusion_gym.tensors import unit
 
 
-def _simple_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+def _simple_loss(fused: Tensor, ir: Tensor, vi: Tensor, kept: Tensor) -> Tensor:
     return self_loss(fused, self_targets(ir, vi))
 
 
-SelfLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of the fused images and their clean sources
-# What a student learns by itself from, by name.
+def _nothing(ir: Tensor, vi: Tensor) -> Tensor:
+    return ir.new_empty(len(ir), 0)
+
+
+@dataclass(frozen=True)
+class SelfLoss:
+    """What a student learns by itself from.
+
+    Attributes:
+        loss: Loss per sample, (N,), of the fused images, their clean sources, and what is kept of these.
+        keep: What is worth keeping of sources, (N, K): numbers that stay when both are mirrored.
+    """
+
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    keep: Callable[[Tensor, Tensor], Tensor]
+
+
 SELF_LOSSES: dict[str, SelfLoss] = {
-    "simple": _simple_loss,
-    "metrics": metric_loss,
+    "simple": SelfLoss(_simple_loss, _nothing),
+    "metrics": SelfLoss(metric_loss, floor_of),
 }
+KEPT_AT_ONCE = 32  # patches in one computation of what is kept
 LEAST_PATCH = {"simple": 16, "metrics": METRICS["VIF"].min_side}  # sides of the patches, in pixels
 GRADIENT_LIMIT = 5.0
 FINAL_LEARNING_RATE = 0.05  # of the initial one, reached by a cosine
@@ -96,18 +112,28 @@ class Distiller:
         self.updates = 0
         self.optimizer = Adam(student.parameters(), GRADIENT_LIMIT)
         self._device = next(student.parameters()).device
+        self.kept = self._keep()
 
     @settled()
-    def batch(self) -> tuple[Tensor, Draw]:
+    def _keep(self) -> Tensor:
+        parts = []
+        for start in range(0, len(self.bank), KEPT_AT_ONCE):
+            ir, vi = unit(self.bank[start : start + KEPT_AT_ONCE, :2], self._device).split(1, dim=1)
+            parts.append(self.self_loss.keep(ir, vi))
+        return torch.cat(parts)
+
+    def batch(self) -> tuple[Tensor, Tensor, Draw]:
         """Draws a batch; what it takes from the generator does not depend on the settings.
 
         Returns:
-            Images, float (B, 3, P, P) in [0, 1], mirrored at random; the random part of the hardening.
+            Images, float (B, 3, P, P) in [0, 1], mirrored at random; what is kept of them, (B, K); the random part of
+            the hardening.
         """
         where, mirror = torch.rand((2, self.batch_size), generator=self.generator, dtype=torch.float64)
-        patches, mirrored = self.bank[(where * len(self.bank)).long().numpy()], (mirror < 0.5).numpy()
+        index = (where * len(self.bank)).long()
+        patches, mirrored = self.bank[index.numpy()], (mirror < 0.5).numpy()
         patches[mirrored] = patches[mirrored, ..., ::-1]
-        return unit(patches, self._device), draw(self.batch_size, self.generator)
+        return unit(patches, self._device), self.kept[index.to(self._device)], draw(self.batch_size, self.generator)
 
     @settled()
     @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does
@@ -123,8 +149,8 @@ class Distiller:
         """
         sums = torch.zeros(3, device=self._device)
         for _ in range(updates):
-            images, drawn = self.batch()
-            losses, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss)
+            images, kept, drawn = self.batch()
+            losses, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss, kept)
             losses.mean().backward()
             norm = self.descend(settings["rate"])
             sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
@@ -154,15 +180,15 @@ class Distiller:
     @settled()
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """The losses of one batch without an update; the gradient norm is given as 1."""
-        images, drawn = self.batch()
+        images, kept, drawn = self.batch()
         with torch.no_grad():
-            _, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss)
+            _, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss, kept)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
 
     @settled()
     def __deepcopy__(self, memo: dict[int, Any]) -> Distiller:
-        """An independent distiller in the same state; the patches, which never change, are shared."""
-        memo[id(self.bank)] = self.bank
+        """An independent distiller in the same state; the patches and what is kept of them never change: shared."""
+        memo[id(self.bank)], memo[id(self.kept)] = self.bank, self.kept
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
@@ -192,6 +218,7 @@ def batch_losses(
     settings: Mapping[str, float | Tensor],
     drawn: Draw,
     self_loss: SelfLoss = SELF_LOSSES["simple"],
+    kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses of a batch.
 
@@ -201,6 +228,7 @@ def batch_losses(
         settings: Guidance and the hardenings' strengths by name, for all samples or (N,).
         drawn: The random part of the hardening.
         self_loss: The self-learning loss.
+        kept: What it keeps of the sources, (N, K), where it is at hand.
 
     Returns:
         The mixed, the guidance and the self-learning loss of each sample, (N,).
@@ -208,5 +236,5 @@ def batch_losses(
     ir, vi, teacher = images.split(1, dim=1)
     fused = fuse(*harden(ir, vi, settings, drawn))
     guide = guide_loss(fused, teacher, sobel(teacher))
-    own = self_loss(fused, ir, vi)
+    own = self_loss.loss(fused, ir, vi, self_loss.keep(ir, vi) if kept is None else kept)
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.closed import Known, know, measure
+from fusion_gym.closed import know, measure
 from fusion_gym.metrics import INVENTED
 from fusion_gym.modes import settled
 
@@ -57,48 +57,35 @@ def _capped(value: Tensor, cap: float, softness: float = 0.05) -> Tensor:
     return cap - softness * F.softplus((cap - value) / softness)
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What the objective compares with; depends on the sources only.
-
-    Attributes:
-        known: For the measures.
-        floor: The measures of the brighter source at each pixel that fused images are to be better in, by name.
-    """
-
-    known: Known
-    floor: dict[str, Tensor]
-
-
-@settled()
 @torch.no_grad()
-def targets(ir: Tensor, vi: Tensor) -> Targets:
-    """Computes what the objective needs of sources, (N, 1, H, W) in [0, 1] each."""
-    known = know(ir, vi)
-    return Targets(known, measure(torch.maximum(ir, vi), known, ("SSIM", *STATISTICS, "information")))
+def floor_of(ir: Tensor, vi: Tensor) -> Tensor:
+    """What fused images are to be better in: SSIM (two columns), SD, SF, AG and EN of the brighter source, (N, 6)."""
+    values = measure(torch.maximum(ir, vi), know(ir, vi), ("SSIM", *STATISTICS, "information"))
+    columns = (values["SSIM"], *(values[name][:, None] for name in STATISTICS), values["information"][:, :1])
+    return torch.cat(columns, dim=1)
 
 
-def worth_of(
-    values: Mapping[str, Tensor], floor: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS
-) -> dict[str, Tensor]:
-    """`objective` from the measures of fused images and of what they are to be better than, by name."""
+def worth_of(values: Mapping[str, Tensor], floor: Tensor, goals: Mapping[str, Goal] = GOALS) -> dict[str, Tensor]:
+    """`objective` from the measures of fused images, and `floor_of` their sources."""
     entropy, shared = values["information"].split((1, 2), dim=1)
-    lead = (values["SSIM"] - floor["SSIM"]).sum(1)
+    lead = (values["SSIM"] - floor[:, :2]).sum(1)
     worth = {"SSIM": goals["SSIM"].weight * _capped(lead, goals["SSIM"].cap, softness=0.01)}
     worth["SCD"] = goals["SCD"].weight * values["SCD"].sum(1)
     for name in ("VIF", "Qabf"):
         worth[name] = goals[name].weight * (0.5 * values[name].sum(1) + values[name].amin(1))
     worth["MI"] = goals["MI"].weight * shared.sum(1)
-    worth["EN"] = goals["EN"].weight * _capped(entropy[:, 0] - floor["information"][:, 0], goals["EN"].cap)
-    for name in STATISTICS:
-        relative = torch.log((values[name] + 1) / (floor[name] + 1))
+    worth["EN"] = goals["EN"].weight * _capped(entropy[:, 0] - floor[:, 5], goals["EN"].cap)
+    for column, name in enumerate(STATISTICS, 2):
+        relative = torch.log((values[name] + 1) / (floor[:, column] + 1))
         worth[name] = goals[name].weight * _capped(relative, goals[name].cap)
     worth[INVENTED] = -goals[INVENTED].weight * 100 * values["excess"]
     return worth
 
 
 @settled()
-def objective(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] = GOALS) -> dict[str, Tensor]:
+def objective(
+    fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] = GOALS, floor: Tensor | None = None
+) -> dict[str, Tensor]:
     """Worth of fused images by metric, (N,) each; their sum is to be maximised.
 
     Metrics that relate to the sources count half by their sum and half by twice the smaller one, so that serving
@@ -109,12 +96,12 @@ def objective(fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] =
         ir: Infrared, same shape and range.
         vi: Visible luminance, same shape and range.
         goals: What each metric is worth.
+        floor: From `floor_of` the sources, where it is at hand.
 
     Raises:
         ValueError: If the images are too small for a metric.
     """
-    wanted = targets(ir, vi)
-    return worth_of(measure(fused, wanted.known), wanted.floor, goals)
+    return worth_of(measure(fused, know(ir, vi)), floor_of(ir, vi) if floor is None else floor, goals)
 
 
 def loss_of(worth: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS) -> Tensor:
@@ -122,12 +109,13 @@ def loss_of(worth: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS) -> T
     return 1 - torch.stack(list(worth.values())).sum(0) / sum(goal.weight for goal in goals.values())
 
 
-def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor, floor: Tensor | None = None) -> Tensor:
     """The objective with `GOALS` as a loss per sample, (N,).
 
     Args:
         fused: (N, 1, H, W) in [0, 1]; differentiable once.
         ir: Infrared, same shape and range.
         vi: Visible luminance, same shape and range.
+        floor: From `floor_of` the sources, where it is at hand.
     """
-    return loss_of(objective(fused, ir, vi))
+    return loss_of(objective(fused, ir, vi, floor=floor))

@@ -60,9 +60,10 @@ def _advance_alike(
     each["guidance"] = each["guidance"].to(device)
     sums = torch.zeros(count, 3, device=device)
     for _ in range(updates):
-        images, drawn = zip(*(distiller.batch() for distiller in distillers), strict=True)
+        images, kept, drawn = zip(*(distiller.batch() for distiller in distillers), strict=True)
         fuse = _batched([distiller.student for distiller in distillers], size)
-        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn), distillers[0].self_loss)
+        loss = distillers[0].self_loss
+        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn), loss, torch.cat(kept))
         losses, guide, own = (figure.view(count, size) for figure in figures)
         losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
         norms = [distiller.descend(one["rate"]) for distiller, one in zip(distillers, settings, strict=True)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusion_gym.actions import ACTIONS
-from fusion_gym.distiller import FINAL_LEARNING_RATE, WARM_UP, Distiller, batch_losses
+from fusion_gym.distiller import FINAL_LEARNING_RATE, SELF_LOSSES, WARM_UP, Distiller, batch_losses
 from fusion_gym.hardening import draw, harden
 from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.models.student import Student
@@ -23,24 +23,25 @@ def some_bank(patches=24, side=16, seed=0):
     return np.concatenate((sources, sources.max(1, keepdims=True)), axis=1)
 
 
-def make(bank=None, seed=0, total_updates=40, learning_rate=3e-3):
+def make(bank=None, seed=0, total_updates=40, learning_rate=3e-3, self_loss="simple"):
     generator = torch.Generator().manual_seed(seed)
     student = Student(4, generator=generator)
-    bank = some_bank() if bank is None else bank
-    return Distiller(bank, student, learning_rate, 4, total_updates, generator)
+    bank = some_bank(side=16 if self_loss == "simple" else 44) if bank is None else bank
+    return Distiller(bank, student, learning_rate, 4, total_updates, generator, self_loss)
 
 
 def weights(distiller):
     return torch.cat([p.detach().flatten() for p in distiller.student.parameters()])
 
 
+@pytest.mark.parametrize("self_loss", SELF_LOSSES)
 @pytest.mark.parametrize("how", ["state", "file", "deepcopy"])
-def test_resumed_is_uninterrupted_bit_for_bit(how, tmp_path):
-    whole = make()
+def test_resumed_is_uninterrupted_bit_for_bit(how, self_loss, tmp_path):
+    whole = make(self_loss=self_loss)
     whole.advance(PLAIN, 3)
     expected = [whole.advance(HARD, 5), whole.advance(PLAIN, 3)]
 
-    first = make()
+    first = make(self_loss=self_loss)
     first.advance(PLAIN, 3)
     if how == "deepcopy":
         second = copy.deepcopy(first)
@@ -49,7 +50,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(how, tmp_path):
         if how == "file":
             torch.save(state, tmp_path / "state.pt")
             state = torch.load(tmp_path / "state.pt", weights_only=True)
-        second = make(seed=1)
+        second = make(seed=1, self_loss=self_loss)
         second.load_state_dict(state)
     first.advance(HARD, 2)  # what was saved does not change with what it was saved from
     assert [second.advance(HARD, 5), second.advance(PLAIN, 3)] == expected
@@ -64,6 +65,14 @@ def test_two_short_calls_are_one_long_call():
     assert torch.equal(weights(one), weights(two))
 
 
+def test_what_is_kept_of_patches_belongs_to_those_of_the_batch_mirrored_or_not():
+    distiller = make(self_loss="metrics")
+    for _ in range(3):
+        images, kept, _ = distiller.batch()
+        expected = distiller.self_loss.keep(*images[:, :2].split(1, dim=1))
+        torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_copies_share_the_patches_and_keep_their_class():
     class Special(Distiller):
         pass
@@ -72,6 +81,7 @@ def test_copies_share_the_patches_and_keep_their_class():
     distiller = Special(some_bank(), Student(4, generator=generator), 1e-3, 4, 40, generator)
     copied = copy.deepcopy(distiller)
     assert copied.bank is distiller.bank
+    assert copied.kept is distiller.kept
     assert type(copied) is Special
 
 

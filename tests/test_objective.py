@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fusion_gym.closed import MEASURES, know, measure
 from fusion_gym.data import load_splits
-from fusion_gym.objective import GOALS, metric_loss, objective
+from fusion_gym.objective import GOALS, floor_of, metric_loss, objective
 from fusion_gym.teachers import builtin_teacher
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -52,6 +52,13 @@ def test_the_loss_and_its_gradient_are_those_of_the_plain_objective():
     theirs = slopes(lambda x: plain.metric_loss(x, ir, vi), fused)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * float(other.abs().max()))
+
+
+def test_what_is_kept_of_sources_is_what_would_be_computed_and_stays_when_they_are_mirrored():
+    fused, ir, vi = scenes(3, 44, 49)
+    floor = floor_of(ir, vi)
+    torch.testing.assert_close(metric_loss(fused, ir, vi, floor), metric_loss(fused, ir, vi), rtol=0, atol=0)
+    torch.testing.assert_close(floor_of(ir.flip(3), vi.flip(3)), floor, rtol=1e-12, atol=1e-12)
 
 
 def test_single_precision_is_close_to_double():

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import fusion_gym  # noqa: F401  (registers the ids)
 from agents.training.population_vec_env import PopulationVecEnv
 from fusion_gym.actions import ACTIONS
-from fusion_gym.distiller import Distiller
+from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller
 from fusion_gym.models.student import Student
 from fusion_gym.population import FusionDistillVectorEnv, advance, train_together
 
@@ -16,13 +16,15 @@ SETTINGS = {"teacher": ["rule:max", "rule:mean"], "reference": "rule:max", "epis
 MIXED = {**SETTINGS, "student_width": [6, 8], "learning_rate": [1e-3, 4e-3]}
 
 
-def distillers(widths, bank=None):
+def distillers(widths, self_loss="simple"):
     rng = np.random.default_rng(0)
     made = []
     for seed, width in enumerate(widths):
         generator = torch.Generator().manual_seed(seed)
-        bank = rng.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8)
-        made.append(Distiller(bank, Student(width, generator=generator), 1e-3 * (1 + seed), 4, 30, generator))
+        side = LEAST_PATCH[self_loss]
+        bank = rng.integers(0, 256, (12, 3, side, side), dtype=np.uint8)
+        student = Student(width, generator=generator)
+        made.append(Distiller(bank, student, 1e-3 * (1 + seed), 4, 30, generator, self_loss))
     return made
 
 
@@ -39,14 +41,15 @@ def settings(guidance, noise, **others):
     return {**dict.fromkeys(ACTIONS, 0.0), "rate": 1.0, **others, "guidance": guidance, "noise": noise}
 
 
+@pytest.mark.parametrize("self_loss", SELF_LOSSES)
 @pytest.mark.parametrize("widths", [(6, 6, 6), (4, 8, 4)])
-def test_training_together_is_training_alone(widths):
+def test_training_together_is_training_alone(widths, self_loss):
     asked = [
         settings(0.2, 0.0, rate=2.0),
         settings(0.9, 0.6, clean=0.3, blur=0.4),
         settings(0.5, 0.1, illumination=0.7),
     ]
-    alone, together = distillers(widths), distillers(widths)
+    alone, together = distillers(widths, self_loss), distillers(widths, self_loss)
     # Later, rounding decides the sign of some absolute difference, and the optimiser makes much of it.
     for _ in range(2):  # the second time with moments in the optimiser
         expected = [one.advance(one_asked, 1) for one, one_asked in zip(alone, asked, strict=True)]

@@ -61,13 +61,18 @@ def _slide_along(axis: int, images: Tensor, weights: Window, stride: int) -> Ten
 
 
 def _unslide_along(axis: int, values: Tensor, weights: Window, stride: int, pixels: int) -> Tensor:
-    shape = list(values.shape)
-    shape[axis] = pixels
-    result = values.new_zeros(shape)
+    result: Tensor | None = None
     for start, first, band in _blocks(pixels, weights, stride, values.dtype, values.device):
         part = values.narrow(axis, start, len(band))
         change = torch.bmm(band.mT.expand(len(values), -1, -1), part) if axis == 1 else part @ band
+        if band.shape[1] == pixels:
+            return change
+        if result is None:
+            shape = list(values.shape)
+            shape[axis] = pixels
+            result = values.new_zeros(shape)
         result.narrow(axis, first, band.shape[1]).add_(change)
+    assert result is not None, "images are at least as large as the window"
     return result
 
 
