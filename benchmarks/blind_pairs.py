@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """Does a measure agree with the eye? Sheets of fused images in pairs, without names, and what the answers say.
 
-    python benchmarks/blind_pairs.py make --root DATA --out sheets teacher=builtin tiny=student:tiny max=rule:max
-    python benchmarks/blind_pairs.py score --out sheets
+    python benchmarks/blind_pairs.py --root DATA --out sheets teacher=builtin tiny=student:tiny max=rule:max
+    python benchmarks/blind_pairs.py --out sheets --score
 
-``make`` draws test pairs of ``DATA/<set>/test`` and two methods for each, such that their invented structure differs by
+It draws test pairs of ``DATA/<set>/test`` and two methods for each, such that their invented structure differs by
 ``--least``, and writes rows of infrared, visible, A and B; each pair comes twice, in both orders, far from each other.
-Write A, B or = beside each row's number into ``sheets/answers.csv``, without a look at ``key.csv``. ``score`` says how
+Write A, B or = beside each row's number into ``sheets/answers.csv``, without a look at ``key.csv``. ``--score`` says how
 often both orders had one answer, and how often the measure agrees with those.
 """
 
@@ -48,8 +48,6 @@ def make(args: argparse.Namespace) -> None:
     """Writes the sheets, the key and a file for the answers."""
     rng = np.random.default_rng(args.seed)
     methods = {name: load(spec) for name, _, spec in (method.partition("=") for method in args.methods)}
-    if len(methods) < 2:
-        raise UserError("Two methods at least are needed to compare; give name=SPEC twice or more.")
     found = []
     for dataset in args.sets:
         pairs = load_pairs(find_pairs(args.root / dataset, "test"))
@@ -84,7 +82,7 @@ def make(args: argparse.Namespace) -> None:
     write_csv(args.out / "key.csv", key)
     write_csv(args.out / "answers.csv", [{"row": number, "answer": ""} for number in range(len(rows))])
     print(
-        f"{len(chosen)} pairs, each in both orders, are in {args.out}; write A, B or = into answers.csv, then: score."
+        f"{len(chosen)} pairs, each in both orders, are in {args.out}; write A, B or = into answers.csv, then: --score."
     )
 
 
@@ -132,24 +130,24 @@ def score(args: argparse.Namespace) -> None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    making, scoring = commands.add_parser("make"), commands.add_parser("score")
-    making.add_argument("methods", nargs="+", metavar="name=SPEC")
-    making.add_argument("--root", type=Path, required=True)
-    making.add_argument("--sets", nargs="+", default=["roadscene", "msrs", "tno"])
-    making.add_argument("--count", type=int, default=20, help="pairs of fused images")
-    making.add_argument("--least", type=float, default=0.003, help="least difference of invented structure, a share")
-    making.add_argument("--seed", type=int, default=0)
-    for command, action in ((making, make), (scoring, score)):
-        command.add_argument("--out", type=Path, required=True, help="folder of the sheets")
-        command.set_defaults(action=action)
-    return parser.parse_args(argv)
+    parser.add_argument("methods", nargs="*", metavar="name=SPEC", help="two or more, to make sheets")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sheets")
+    parser.add_argument("--score", action="store_true", help="say what the answers say, instead of making sheets")
+    parser.add_argument("--root", type=Path, help="folder of the sets, to make sheets")
+    parser.add_argument("--sets", nargs="+", default=["roadscene", "msrs", "tno"])
+    parser.add_argument("--count", type=int, default=20, help="pairs of fused images")
+    parser.add_argument("--least", type=float, default=0.003, help="least difference of invented structure, a share")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if not args.score and (args.root is None or len(args.methods) < 2):
+        parser.error("give --root and two methods or more, or --score")
+    return args
 
 
 def main() -> int:
     """Runs the command."""
     args = parse()
-    return guard("blind_pairs.py", lambda: args.action(args), "Stopped.")
+    return guard("blind_pairs.py", lambda: (score if args.score else make)(args), "Stopped.")
 
 
 if __name__ == "__main__":
