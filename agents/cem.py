@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
+from fusion_gym.archives import ArchiveError, check_archive
 from fusion_gym.cli import Parser, UserError, guard, parse_settings
 from fusion_gym.files import atomic_path
+from fusion_gym.headers import pointer_at
 from fusion_gym.observations import OBSERVATIONS, index
 from fusion_gym.text import say
 
@@ -52,10 +56,16 @@ class Agent:
         Raises:
             UserError: If the file is missing, damaged, or for other actions.
         """
+        pointer = pointer_at(path)
+        if pointer:
+            raise UserError(pointer)
         try:
+            check_archive(path, path)
             with np.load(path, allow_pickle=False) as saved:
                 return cls(env, saved["weights"])
-        except (OSError, KeyError, ValueError) as error:
+        except ArchiveError as error:
+            raise UserError(str(error)) from error
+        except (OSError, KeyError, MemoryError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path} is no agent of agents.cem, or it is damaged: {error}.") from error

@@ -13,7 +13,6 @@ import inspect
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,15 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import LinearSchedule
 
 import fusion_gym
+from fusion_gym import archives
+from fusion_gym.archives import MOST_TEXT, ArchiveError, check_archive, read_member
 from fusion_gym.cli import UserError, check_finite, check_keys, nearest, read_yaml
 from fusion_gym.files import atomic_path
+from fusion_gym.headers import pointer_at
 from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.wrappers import DiscreteActions
 
@@ -181,11 +182,19 @@ def read_description(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         raise UserError(f"The agent file {path} does not exist.")
+    pointer = pointer_at(path)
+    if pointer:
+        raise UserError(pointer)
     try:
+        check_archive(path, str(path))
         with zipfile.ZipFile(path) as archive:
             known = SIDECAR in archive.namelist()
-        return json.loads(read_entry(path, SIDECAR)) if known else None
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_member(path, SIDECAR, MOST_TEXT)) if known else None
+    except ArchiveError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RecursionError) as error:
         raise UserError(f"{path} is not an agent's zip file, or it is damaged; give one that SB3 saved.") from error
 
 
@@ -193,13 +202,12 @@ def read_entry(path: Path, name: str) -> bytes:
     """One entry of a saved model's zip.
 
     Raises:
-        UserError: If there is no such entry or the file is damaged.
+        UserError: If there is no such entry, the file is damaged, or it would unpack to more than it should.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
-    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is damaged or was not saved by train_agent.py: it has no sound {name}.") from error
+        return read_member(path, name)
+    except ArchiveError as error:
+        raise UserError(str(error)) from error
 
 
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -209,10 +217,19 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[
         UserError: If the file is damaged.
     """
     try:
-        _, parameters, variables = load_from_zip_file(path, load_data=False, device=device)
-    except Exception as error:  # torch raises many classes for the many kinds of damage
+        check_archive(path, str(path))
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".pth")]
+        found = {
+            name.removesuffix(".pth"): archives.read_tensors(read_member(path, name), device, f"{path}: its {name}")
+            for name in names
+        }
+    except ArchiveError as error:
+        raise UserError(str(error)) from error
+    except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged: its weights cannot be read.") from error
-    return parameters, variables or {}
+    variables = found.pop("pytorch_variables", None)
+    return found, variables or {}
 
 
 def load_model(path: str | Path, env: gym.Env, trust: bool = False) -> Any:
@@ -291,11 +308,12 @@ def _load_foreign(path: Path, env: gym.Env, names: tuple[str, ...], trust: bool)
             "add --trust if you know where it comes from."
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
+        data = json.loads(read_member(path, "data", MOST_TEXT))
         model = algorithm(_guess(data)).load(path, device="cpu")
     except UserError:
         raise
+    except ArchiveError as error:
+        raise UserError(str(error)) from error
     except Exception as error:  # unpickling raises anything
         raise UserError(f"{path} is not an agent that SB3 saved, or it is damaged.") from error
     if model.observation_space.shape != env.observation_space.shape:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import math
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from fusion_gym.cli import Parser, guard
 from fusion_gym.data import load_splits
-from fusion_gym.files import atomic_path, atomic_write
+from fusion_gym.files import atomic_write
 from fusion_gym.models.deploy import Deployed
 from fusion_gym.models.student import STUDENTS, Student, read_student, weights_of
 from fusion_gym.modes import settled
@@ -199,14 +200,15 @@ def export_torchscript(student: nn.Module, path: str | Path, colour: bool = Fals
     network = (WithColour(student) if colour else student).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and still what many runtimes load
-        scripted = torch.jit.script(network)
-        with atomic_path(path) as temporary:
-            torch.jit.save(scripted, str(temporary))
-            loaded = torch.jit.load(str(temporary))
-            deviation = max(
-                float((loaded(ir, vi) - network(ir, vi)).abs().max()) for ir, vi in parity_pairs(3 if colour else 1)
-            )
-            _require(deviation, "TorchScript file")
+        stream = io.BytesIO()  # torch's own writer of files ends the process where a disk is full
+        torch.jit.save(torch.jit.script(network), stream)
+        stream.seek(0)
+        loaded = torch.jit.load(stream)
+        deviation = max(
+            float((loaded(ir, vi) - network(ir, vi)).abs().max()) for ir, vi in parity_pairs(3 if colour else 1)
+        )
+    _require(deviation, "TorchScript file")
+    atomic_write(path, stream.getvalue())
     return deviation
 
 

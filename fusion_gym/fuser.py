@@ -158,7 +158,14 @@ def _onnx_fuser(path: Path, name: str, threads: int | None, tile: int | None) ->
         )
 
     def fuse(ir: Tensor, vi: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0])
+        try:
+            fused = torch.from_numpy(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0])
+        except Exception as error:  # ONNX Runtime raises a class of its own for each kind of failure
+            said = " ".join(str(error).split())[:200]
+            raise StudentError(f"{path} fails on images of {ir.shape[-1]}x{ir.shape[-2]} pixels: {said}") from error
+        if fused.shape != ir.shape:
+            raise StudentError(f"{path} gives {tuple(fused.shape)} for images of {tuple(ir.shape)}; it is no student.")
+        return fused
 
     return Fuser(name, fuse, int(metadata.get("reach", 0)), int(metadata.get("multiple", 1)), tile)
 

@@ -6,7 +6,9 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+_POINTER = b"version https://git-lfs"  # what Git LFS leaves in place of a file that was not fetched
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those left out have no segment; some stand in the pixels
 _MOST_ENTRIES, _MOST_PAGES = 4096, 65536  # of a TIFF directory, and of the directories that are counted
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -25,6 +27,16 @@ _OTHERS = {  # formats that OpenCV may know, and what they begin with
     b"\x76\x2f\x31\x01": "an OpenEXR",
     b"\x59\xa6\x6a\x95": "a Sun raster",
 }
+
+
+def pointer_at(path: str | Path) -> str:
+    """A sentence about what Git LFS leaves in place of a file that was not fetched; empty where it is none of it."""
+    try:
+        with open(path, "rb") as file:
+            found = file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return ""
+    return f"{path} is a pointer of Git LFS, not the file itself; get that by: git lfs pull." if found else ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion_gym.files import atomic_write
-from fusion_gym.headers import is_cut, other_format, read_header
+from fusion_gym.headers import is_cut, other_format, pointer_at, read_header
 from fusion_gym.opencv import cv2
 
 MAX_PIXELS = 2**26
@@ -19,7 +19,6 @@ MAX_BYTES = 2**30  # of a file
 MIN_SIDE = 16
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that hold 16 bit
-LFS_POINTER = b"version https://git-lfs"
 _STANDARD_ERROR = threading.Lock()  # of the whole process
 
 
@@ -76,8 +75,9 @@ def read_file(path: str | Path, min_side: int = MIN_SIDE) -> tuple[np.ndarray, i
     header = read_header(data)
     image = None
     if header is None:  # no decoder sees it: what others than these formats claim is not known beforehand
-        if data.startswith(LFS_POINTER):
-            raise ImageError(f"{path} is a pointer of Git LFS, not the image itself; get that by: git lfs pull.")
+        pointer = pointer_at(path)
+        if pointer:
+            raise ImageError(pointer)
         other = other_format(data)
         if other is not None:
             raise ImageError(f"{path} is {other} file, whatever its name says; convert it to PNG, JPEG, BMP or TIFF.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fusion_gym.headers import pointer_at
+
 
 class OnnxError(ValueError):
     """An ONNX model that cannot be run; the message is one sentence."""
@@ -23,6 +25,9 @@ def onnx_session(model: str | bytes, threads: int | None = None) -> Any:
         import onnxruntime
     except ImportError as error:
         raise OnnxError("ONNX models need ONNX Runtime: pip install 'fusion-gym[deploy]'.") from error
+    pointer = pointer_at(model) if isinstance(model, str) else ""
+    if pointer:
+        raise OnnxError(pointer)
     options = onnxruntime.SessionOptions()
     # Threads that spin while they wait take the processor from those that read and write the images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

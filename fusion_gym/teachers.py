@@ -5,8 +5,10 @@ A teacher is used once per image: `fused_pairs` gives its outputs for a list of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,7 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fusion_gym.archives import ArchiveError, check_archive, read_tensors
 from fusion_gym.data import ImagePair, cached_array, fingerprint, images_in, load_splits, sets_of
+from fusion_gym.headers import pointer_at
 from fusion_gym.images import ImageError, read_gray
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.teacher import Teacher
@@ -25,6 +29,7 @@ from fusion_gym.rules import RULES
 from fusion_gym.runtime import OnnxError, onnx_session
 from fusion_gym.tensors import Fuse, unit
 from fusion_gym.text import plain
+from fusion_gym.version import __version__
 
 BUILTIN = WEIGHTS / "teacher.pt"
 
@@ -36,13 +41,36 @@ class TeacherError(ValueError):
 def builtin_teacher(weights: Path = BUILTIN) -> Teacher:
     """The teacher whose weights come with the package, or another's of its kind, in evaluation mode."""
     net = Teacher()
-    net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    load_weights(net, weights)
     return net.eval().requires_grad_(False)
 
 
-def _torchscript(path: Path) -> Fuse:
+def load_weights(net: Teacher, path: Path) -> None:
+    """Gives a teacher the weights of a file.
+
+    Raises:
+        TeacherError: If the file cannot be read, is of other weights, or holds some that are not finite.
+    """
     try:
+        weights = read_tensors(path)
+        net.load_state_dict(weights)
+    except ArchiveError as error:
+        raise TeacherError(str(error)) from error
+    except Exception as error:  # whatever a file can hold instead of weights by name
+        raise TeacherError(f"{path} holds no weights of fusion_gym.train_teacher; give a file that it left.") from error
+    if not all(bool(torch.isfinite(weight).all()) for weight in net.parameters()):
+        raise TeacherError(f"{path} holds weights that are not finite; train it again.")
+
+
+def _torchscript(path: Path) -> Fuse:
+    pointer = pointer_at(path)
+    if pointer:
+        raise TeacherError(pointer)
+    try:
+        check_archive(path, str(path))
         net = torch.jit.load(str(path), map_location="cpu").eval()
+    except ArchiveError as error:
+        raise TeacherError(str(error)) from error
     except Exception as error:  # torch, zipfile and pickle raise many classes for the many things that a file can be
         try:
             return builtin_teacher(path)
@@ -73,10 +101,25 @@ def _onnx(path: Path) -> Fuse:
 def _python_class(spec: str) -> Fuse:
     module, _, name = spec.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError) as error:
-        raise TeacherError(f"No teacher {spec!r}: {error}. Give module:Class, importable from here.") from error
+        made = getattr(importlib.import_module(module), name)
+    except Exception as error:  # importing runs code
+        said = _sentence(error)
+        raise TeacherError(f"No teacher {spec!r}: {said}. Give module:Class, importable from here.") from error
+    try:
+        made = made()
+    except Exception as error:
+        raise TeacherError(f"The teacher {spec!r} cannot be made without arguments: {_sentence(error)}.") from error
+    if not callable(made):
+        raise TeacherError(f"The teacher {spec!r} is a {type(made).__name__}, which cannot be called with a pair.")
     return made
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, on one line and not at length; torch ends its errors with what matters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if len(lines) > 1 and lines[0].startswith(("The following operation failed", "Traceback")) else ""
+    text = (text or " ".join(lines)).rstrip(".")
+    return f"{type(error).__name__}{': ' * bool(text)}{text if len(text) <= 200 else text[:200] + '…'}"
 
 
 @settled()
@@ -151,28 +194,78 @@ def check_folder(spec: str, data: Iterable[str], ir_range: tuple[int, int] | Non
 
 def _identity(spec: str) -> str:
     """A key that changes whenever the teacher does, or '' where that cannot be known."""
-    path = BUILTIN if spec == "builtin" else Path(spec)
     if spec in RULES:
-        return spec
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return ""
+        return f"{spec} {__version__}"
+    return content(BUILTIN if spec == "builtin" else Path(spec))
+
+
+def content(path: Path) -> str:
+    """A digest of a model's file and of the files that it refers to, or '' where there is none.
+
+    An ONNX model may keep its weights in files beside it.
+    """
+    if not path.is_file():
+        return ""
+    whole = path.read_bytes()
+    digest = hashlib.sha256(whole)
+    if path.suffix.lower() == ".onnx":
+        for name in external_data(whole):
+            try:
+                digest.update(f"{name} {hashlib.sha256((path.parent / name).read_bytes()).hexdigest()}".encode())
+            except (OSError, ValueError):
+                digest.update(f"{name} is absent".encode())
+    return digest.hexdigest()
+
+
+def external_data(model: bytes) -> list[str]:
+    """The files that an ONNX model says its tensors are in, relative to its own folder.
+
+    They are entries of key and value, in the model's Protocol Buffers a field of 1 and one of 2, wherever the tensor
+    is: in the graph, in a graph of a branch, in a function, in an attribute.
+    """
+    names = set()
+    for found in re.finditer(rb"\x0a\x08location\x12", model):
+        length, shift, at = 0, 0, found.end()
+        while at < len(model) and shift < 32:
+            length |= (model[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if model[at - 1] < 0x80:
+                break
+        with contextlib.suppress(UnicodeDecodeError):
+            names.add(model[at : at + min(length, 4096)].decode("utf-8"))
+    return sorted(names)
 
 
 @settled()
 @torch.no_grad()
-def fuse_pair(fuse: Fuse, pair: ImagePair) -> np.ndarray:
+def fuse_pair(fuse: Fuse, pair: ImagePair, name: str = "The network") -> np.ndarray:
     """Fuses one pair of 8-bit images: uint8 (H, W).
 
+    Args:
+        fuse: What fuses.
+        pair: The pair.
+        name: What it is called in messages.
+
     Raises:
-        TeacherError: If the result has another size or is not finite.
+        TeacherError: If it fails, or gives anything but finite floating-point numbers of the pair's size.
     """
     ir, vi = (unit(image)[None, None] for image in (pair.ir, pair.vi))
-    fused = fuse(ir, vi)
-    if fused.shape != ir.shape:
-        raise TeacherError(f"The network gives {tuple(fused.shape)} for a pair of shape {tuple(ir.shape)}.")
+    wanted = f"a teacher gives a floating-point tensor of the pair's shape, {tuple(ir.shape)}"
+    try:
+        fused = fuse(ir, vi)
+    except Exception as error:  # it is anyone's code
+        raise TeacherError(f"{name} fails on {pair.name}: {_sentence(error)}.") from error
+    if not isinstance(fused, Tensor):
+        raise TeacherError(f"{name} gives a {type(fused).__name__} for {pair.name}; {wanted}.")
+    if fused.shape != ir.shape or not fused.is_floating_point():
+        kind = f"{str(fused.dtype).removeprefix('torch.')} {tuple(fused.shape)}"
+        raise TeacherError(f"{name} gives {kind} for {pair.name}; {wanted}.")
+    try:
+        fused = fused.detach().to("cpu", torch.float32)
+    except (NotImplementedError, RuntimeError) as error:  # a tensor without values, as on the device "meta"
+        raise TeacherError(f"{name} gives a tensor without values for {pair.name}; {wanted}.") from error
     if not torch.isfinite(fused).all():
-        raise TeacherError(f"The network gives values that are not finite for {pair.name}.")
+        raise TeacherError(f"{name} gives values that are not finite for {pair.name}.")
     return (fused[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
@@ -197,7 +290,7 @@ def fused_pairs(spec: str, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
     def compute() -> np.ndarray:
         fuse = load_teacher(spec)
         shown = tqdm(pairs, desc=f"teacher {plain(spec)}", unit="pair", delay=2, leave=False, disable=None)
-        return np.concatenate([fuse_pair(fuse, pair).ravel() for pair in shown])
+        return np.concatenate([fuse_pair(fuse, pair, f"The teacher {spec!r}").ravel() for pair in shown])
 
     identity = _identity(spec)
     if identity:

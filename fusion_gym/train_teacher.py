@@ -10,26 +10,29 @@ import copy
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion_gym.cli import Parser, guard
+from fusion_gym.archives import read_tensors, write_tensors
+from fusion_gym.cli import Parser, UserError, check_seed, guard
 from fusion_gym.data import ImagePair, load_splits, sets_of
-from fusion_gym.files import atomic_path, make_folder
-from fusion_gym.folders import held
+from fusion_gym.folders import of_run, unused
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
 from fusion_gym.outputs import check_outputs
 from fusion_gym.sources import add_range
+from fusion_gym.stopping import Stopped, whole
+from fusion_gym.teachers import load_weights
 from fusion_gym.tensors import resolve_device, unit
 from fusion_gym.text import say
+
+CHECKPOINT = "checkpoint.pt"
 
 
 def parse_goals(changes: Sequence[str]) -> dict[str, Goal]:
@@ -84,7 +87,11 @@ class Crops:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="python -m fusion_gym.train_teacher",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--data", default="synthetic", help="folders of pairs joined by commas, or synthetic")
     add_range(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/teacher"), help="folder of checkpoint and weights")
@@ -105,81 +112,157 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def train(args: argparse.Namespace) -> Path:
+@dataclass
+class Training:
+    """A teacher in training: all that continuing depends on.
+
+    Attributes:
+        net: The network that is trained.
+        average: Its weights, averaged over updates, which are the teacher's.
+        optimizer: The optimiser.
+        crops: Where the batches come from.
+        done: Updates made.
+    """
+
+    net: Teacher
+    average: Teacher
+    optimizer: torch.optim.Adam
+    crops: Crops
+    done: int = 0
+
+    @classmethod
+    def begin(cls, args: argparse.Namespace, crops: Crops, device: str) -> Training:
+        """A new training, from the weights of ``--start`` where they are given."""
+        net = Teacher(generator=torch.Generator().manual_seed(args.seed))
+        if args.start is not None:
+            load_weights(net, args.start)
+        net = net.to(device)
+        return cls(net, copy.deepcopy(net), torch.optim.Adam(net.parameters(), lr=args.learning_rate), crops)
+
+    def save(self, weights: Path, checkpoint: Path) -> None:
+        """Writes the teacher's weights, and all else that continuing needs."""
+        write_tensors(weights, self.average.state_dict())
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self.crops.rng.bit_generator.state,
+            "done": self.done,
+        }
+        write_tensors(checkpoint, state)
+
+    def load(self, checkpoint: Path, device: str) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            UserError: If it cannot be read, is damaged, or is not of this training.
+        """
+        state = read_tensors(checkpoint, device)
+        try:
+            self.net.load_state_dict(state["net"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.crops.rng.bit_generator.state = state["rng"]
+            self.done = int(state["done"])
+        except Exception as error:  # whatever a file can hold instead of a training's state
+            raise UserError(f"{checkpoint} is damaged, or of another command; give another --out.") from error
+
+    def update(self, args: argparse.Namespace, goals: dict[str, Goal]) -> dict[str, float]:
+        """Makes one update; the mean of what each metric is worth."""
+        warm = min(1.0, (self.done + 1) / 100)
+        rate = args.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done / args.updates)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        device = next(self.net.parameters()).device
+        ir, vi = (image.to(device) for image in self.crops.batch(args.batch_size))
+        worth = objective(self.net(ir, vi), ir, vi, goals)
+        loss = loss_of(worth, goals).mean()
+        if not torch.isfinite(loss):
+            raise UserError(f"The training diverged at update {self.done}; lower --learning-rate.")
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(0.998, (self.done + 1) / (self.done + 10))
+        with torch.no_grad():
+            for mean, weight in zip(self.average.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(weight, 1 - decay)
+        self.done += 1
+        return {name: float(value.detach().mean()) for name, value in worth.items()}
+
+
+def train(args: argparse.Namespace) -> tuple[Path, int]:
     """Trains the teacher; leaves ``teacher.pt`` (weights, averaged over updates) and a checkpoint.
+
+    Returns:
+        The weights' file, and the number of updates made now.
 
     Raises:
         ValueError: If the data or the checkpoint cannot be used.
     """
     goals = parse_goals(args.goals)
-    checkpoint, weights = args.out / "checkpoint.pt", args.out / "teacher.pt"
+    checkpoint, weights = args.out / CHECKPOINT, args.out / "teacher.pt"
     if args.resume and not checkpoint.is_file():
-        raise ValueError(f"{checkpoint} does not exist; start without --resume.")
+        raise UserError(f"{checkpoint} does not exist; start without --resume.")
+    if not args.resume:
+        unused(args.out)
     check_outputs([checkpoint, weights], [] if args.start is None else [args.start], data=[args.data])
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     device = resolve_device(args.device)
     pairs = [load_splits(part, args.ir_range).train for part in sets_of(args.data)]
-    crops = Crops(pairs, args.crop, args.seed)
-    net = Teacher(generator=torch.Generator().manual_seed(args.seed)).to(device)
-    if args.start is not None:
-        net.load_state_dict(torch.load(args.start, map_location=device, weights_only=True))
-    average = copy.deepcopy(net)
-    optimizer = torch.optim.Adam(net.parameters(), lr=args.learning_rate)
-    make_folder(args.out)
-    with held(args.out):
-        done = 0
+    training = Training.begin(args, Crops(pairs, args.crop, args.seed), device)
+    with of_run(args.out if args.resume else None, args.out, args.out):
         if args.resume:
-            state: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
-            net.load_state_dict(state["net"])
-            average.load_state_dict(state["average"])
-            optimizer.load_state_dict(state["optimizer"])
-            crops.rng.bit_generator.state = state["rng"]
-            done = state["done"]
-        bar = tqdm(
-            range(done, args.updates), initial=done, total=args.updates, disable=not args.progress, desc="teacher"
-        )
+            training.load(checkpoint, device)
+        before = training.done
         smooth: dict[str, float] = {}
-        for update in bar:
-            warm = min(1.0, (update + 1) / 100)
-            rate = args.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * update / args.updates)))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            ir, vi = (image.to(device) for image in crops.batch(args.batch_size))
-            worth = objective(net(ir, vi), ir, vi, goals)
-            loss = loss_of(worth, goals).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            decay = min(0.998, (update + 1) / (update + 10))
-            with torch.no_grad():
-                for mean, weight in zip(average.parameters(), net.parameters(), strict=True):
-                    mean.lerp_(weight, 1 - decay)
-            for name, value in worth.items():
-                now = float(value.detach().mean())
-                smooth[name] = 0.98 * smooth.get(name, now) + 0.02 * now
-            if update % 20 == 0:
-                bar.set_postfix({name: f"{value:.1f}" for name, value in smooth.items()})
-            if (update + 1) % args.save_freq == 0 or update + 1 == args.updates:
-                with atomic_path(weights) as temporary:
-                    torch.save(average.state_dict(), temporary)
-                state = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-                with atomic_path(checkpoint) as temporary:
-                    torch.save({**state, "rng": crops.rng.bit_generator.state, "done": update + 1}, temporary)
-    return weights
+        bar = tqdm(total=args.updates, initial=before, disable=not args.progress, desc="teacher")
+        try:
+            while training.done < args.updates:
+                with whole():
+                    worth = training.update(args, goals)
+                for name, value in worth.items():
+                    smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
+                bar.update()
+                if training.done % 20 == 1:
+                    bar.set_postfix({name: f"{value:.1f}" for name, value in smooth.items()})
+                if training.done % args.save_freq == 0 and training.done < args.updates:
+                    training.save(weights, checkpoint)
+        finally:
+            bar.close()
+            if training.done > before and sys.exc_info()[0] in (None, Stopped):  # which comes between two updates
+                training.save(weights, checkpoint)
+    return weights, training.done - before
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does what the command line asks."""
+    for name in ("batch_size", "crop", "save_freq", "threads"):
+        if getattr(args, name) < 1:
+            option = f"--{name.replace('_', '-')} {getattr(args, name)}"
+            raise UserError(f"{option} is not allowed; give a number from 1 on.")
+    if args.updates < 0:
+        raise UserError(f"--updates {args.updates} is not allowed; give a number from 0 on.")
+    if not 0 < args.learning_rate < math.inf:
+        raise UserError(f"--learning-rate {args.learning_rate} is not allowed; give a number above 0.")
+    check_seed(args.seed)
+    if args.resume and args.start is not None:
+        raise UserError("--start is where a training begins; leave it out with --resume.")
+    if not args.updates:
+        say("Nothing was trained: --updates is 0.")
+        return
+    weights, made = train(args)
+    if not made:
+        say(f"Nothing was trained: the checkpoint in {args.out} has {args.updates} updates or more.")
+    if weights.is_file():
+        say(f"The teacher's weights are in {weights}.")
+        say(f"Next: python train_agent.py --data {args.data} --teacher {weights}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; a user's mistake gives one sentence and exit code 2."""
-    args = parse(argv)
-
-    def run() -> None:
-        weights = train(args)
-        say(f"The teacher's weights are in {weights}.")
-        say(f"Next: python train_agent.py --data {args.data} --teacher {weights}")
-
-    return guard("train_teacher", run, "Stopped; --resume continues from the last checkpoint.")
+    return guard("train_teacher", lambda: run(parse(argv)), "Stopped; --resume goes on from what was saved.")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from fusion_gym.files import FileError, atomic_path
-from fusion_gym.headers import other_format, read_header
+from fusion_gym.headers import other_format, pointer_at, read_header
 from fusion_gym.images import MAX_PIXELS
 from fusion_gym.opencv import cv2
 
@@ -78,6 +78,9 @@ def _opened(path: Path) -> cv2.VideoCapture:
     """A video, of which no more than its header has been believed; FFmpeg would decode images as well."""
     if not path.is_file():
         raise VideoError(f"The video {path} does not exist.")
+    pointer = pointer_at(path)
+    if pointer:
+        raise VideoError(pointer)
     with open(path, "rb") as file:
         start = file.read(4096)
     if read_header(start) is not None or other_format(start) is not None:

@@ -1,4 +1,7 @@
+import os
+import signal
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +13,15 @@ from fusion_gym.images import ImageError
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import objective
 from fusion_gym.rules import RULES
-from fusion_gym.teachers import TeacherError, builtin_teacher, fuse_pair, fused_pairs, load_teacher
+from fusion_gym.teachers import (
+    BUILTIN,
+    TeacherError,
+    builtin_teacher,
+    external_data,
+    fuse_pair,
+    fused_pairs,
+    load_teacher,
+)
 from fusion_gym.train_teacher import main
 
 
@@ -140,3 +151,195 @@ def test_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch)
 def test_resuming_nothing_is_a_mistake(tmp_path, capsys):
     assert main(["--out", str(tmp_path), "--resume", "--data", "synthetic-small"]) == 2
     assert "checkpoint.pt does not exist" in capsys.readouterr().err
+
+
+def _fails(ir, vi):
+    raise KeyError("gain")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (_fails, "fails on scene.*: KeyError: 'gain'"),
+        (lambda ir, vi: ir @ vi.flatten(), "fails on scene.*: RuntimeError"),
+        (lambda ir: ir, "fails on scene.*: TypeError"),
+        (lambda ir, vi: None, "gives a NoneType for scene"),
+        (lambda ir, vi: (ir, vi), "gives a tuple for scene"),
+        (lambda ir, vi: [[0.5]], "gives a list for scene"),
+        (lambda ir, vi: ir.numpy(), "gives a ndarray for scene"),
+        (lambda ir, vi: (ir * 255).byte(), r"gives uint8 \(1, 1, 96, 96\) for scene"),
+        (lambda ir, vi: ir > 0.5, "gives bool"),
+        (lambda ir, vi: ir.to(torch.complex64), "gives complex64"),
+        (lambda ir, vi: ir[0], r"gives float32 \(1, 96, 96\)"),
+        (lambda ir, vi: ir[..., 1:], "gives float32"),
+        (lambda ir, vi: ir.expand(1, 3, -1, -1), "gives float32"),
+        (lambda ir, vi: ir.to("meta"), ".*without values"),
+        (lambda ir, vi: ir / 0, ".*not finite"),
+    ],
+)
+def test_a_teacher_that_fails_when_it_runs_is_named_in_one_sentence(answer, says, pairs, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(Teacher=lambda: answer))
+    with pytest.raises(TeacherError, match=f"The teacher 'mine:Teacher' {says}") as caught:
+        fused_pairs("mine:Teacher", pairs[:1])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_teacher_may_answer_in_any_precision_and_with_a_gradient(dtype, pairs, monkeypatch):
+    weight = torch.nn.Parameter(torch.ones(()))
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(T=lambda: lambda ir, vi: (weight * vi).to(dtype)))
+    with torch.enable_grad():
+        fused = fused_pairs("mine:T", pairs[:1])[0]
+    assert np.abs(fused.astype(int) - pairs[0].vi).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: None, "is a NoneType"),
+        (lambda: "text", "is a str"),
+        (lambda name: None, "cannot be made without arguments: TypeError"),
+        (lambda: 1 / 0, "cannot be made without arguments: ZeroDivisionError"),
+    ],
+)
+def test_a_class_that_makes_no_teacher_is_named(made, says, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(Teacher=made))
+    with pytest.raises(TeacherError, match=f"The teacher 'mine:Teacher' {says}"):
+        load_teacher("mine:Teacher")
+
+
+def test_an_environment_with_a_failing_teacher_names_the_teacher(monkeypatch):
+    from agents.environments import make_checked
+
+    for answer in (_fails, lambda ir, vi: None, lambda ir, vi: (ir, vi)):
+        monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(Teacher=lambda answer=answer: answer))
+        with pytest.raises(TeacherError, match="The teacher 'mine:Teacher'"):
+            make_checked("FusionDistillFast-v0", {"teacher": "mine:Teacher", "reference": "rule:max"})
+
+
+def external(folder, value, files=("a.bin", "deep/b.bin")):
+    """An ONNX model that adds numbers which are in other files, one of them in a branch of the graph."""
+    pytest.importorskip("onnx", reason="ONNX needs the extra 'deploy'")
+    from onnx import TensorProto, helper
+    from onnx.external_data_helper import set_external_data
+
+    def outside(name, file):
+        tensor = helper.make_tensor(name, TensorProto.FLOAT, [1], np.float32([value / 2]).tobytes(), raw=True)
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(tensor.raw_data)
+        set_external_data(tensor, file)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        return tensor
+
+    shape = [1, 1, "h", "w"]
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("ir", "vi")]
+    result = helper.make_tensor_value_info("fused", TensorProto.FLOAT, shape)
+    inner = helper.make_node("Identity", ["b"], ["b2"])
+    branch = helper.make_graph(
+        [inner],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b2", TensorProto.FLOAT, [1])],
+        [outside("b", files[1])],
+    )
+    nodes = [
+        helper.make_node("If", ["yes"], ["c"], then_branch=branch, else_branch=branch),
+        helper.make_node("Add", ["a", "c"], ["sum"]),
+        helper.make_node("Mul", ["vi", "zero"], ["none"]),
+        helper.make_node("Add", ["none", "sum"], ["fused"]),
+    ]
+    constants = [
+        outside("a", files[0]),
+        helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
+        helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+    ]
+    graph = helper.make_graph(nodes, "graph", sides, [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (folder / "t.onnx").write_bytes(model.SerializeToString())
+    return str(folder / "t.onnx")
+
+
+def test_what_an_onnx_teacher_keeps_in_other_files_counts(tmp_path, cache, pairs):
+    pytest.importorskip("onnxruntime", reason="ONNX needs the extra 'deploy'")
+    spec = external(tmp_path, 0.2)
+    assert external_data((tmp_path / "t.onnx").read_bytes()) == ["a.bin", "deep/b.bin"]
+    assert np.unique(fused_pairs(spec, pairs[:1])[0]).tolist() == [51]
+    before = (tmp_path / "t.onnx").read_bytes()
+    for name in ("a.bin", "deep/b.bin"):
+        (tmp_path / name).write_bytes(np.float32([0.5]).tobytes())
+        assert (tmp_path / "t.onnx").read_bytes() == before
+    assert np.unique(fused_pairs(spec, pairs[:1])[0]).tolist() == [255]
+    (tmp_path / "deep" / "b.bin").unlink()
+    with pytest.raises(TeacherError, match=r"t\.onnx"):
+        fused_pairs(spec, pairs[:1])
+
+
+SMALL = ["--data", "synthetic-small", "--crop", "48", "--batch-size", "2", "--no-progress"]
+
+
+def test_a_second_training_does_not_replace_the_first(tmp_path, capsys):
+    (tmp_path / "teacher.pt").write_bytes(b"first")
+    assert main([*SMALL, "--updates", "1", "--out", str(tmp_path)]) == 2
+    assert "is in use" in capsys.readouterr().err
+    assert (tmp_path / "teacher.pt").read_bytes() == b"first"
+
+
+def test_no_updates_are_no_training_and_no_weights(tmp_path, capsys):
+    assert main([*SMALL, "--updates", "0", "--out", str(tmp_path / "t")]) == 0
+    said = capsys.readouterr().out
+    assert said == "Nothing was trained: --updates is 0.\n"
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_request_to_stop_saves_between_two_updates(tmp_path, monkeypatch, capsys):
+    count = []
+
+    def stopping(*images):
+        count.append(1)
+        if len(count) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return objective(*images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fusion_gym.train_teacher.objective", stopping)
+        assert main([*SMALL, "--updates", "3", "--out", str(tmp_path / "t")]) == 143
+    assert torch.load(tmp_path / "t" / "checkpoint.pt", weights_only=True)["done"] == 2
+    assert main([*SMALL, "--updates", "3", "--out", str(tmp_path / "t"), "--resume"]) == 0
+    assert main([*SMALL, "--updates", "3", "--out", str(tmp_path / "t"), "--resume"]) == 0
+    assert "Nothing was trained: the checkpoint" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--start", "absent.pt"], "absent.pt cannot be read: No such file"),
+        (["--start", "pointer.pt"], "pointer.pt is a pointer of Git LFS"),
+        (["--start", "cut.pt"], "cut.pt is damaged"),
+        (["--start", "other.pt"], "other.pt holds no weights"),
+        (["--device", "mps"], "device='mps' is not available here"),
+        (["--device", "nonsense"], "device='nonsense' is not available here"),
+        (["--updates", "-1"], "--updates -1 is not allowed"),
+        (["--batch-size", "0"], "--batch-size 0 is not allowed"),
+        (["--save-freq", "0"], "--save-freq 0 is not allowed"),
+        (["--learning-rate", "nan"], "--learning-rate nan is not allowed"),
+        (["--seed", "-1"], "seed=-1 is not allowed"),
+    ],
+)
+def test_a_mistake_of_a_training_is_one_sentence_and_leaves_nothing(options, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / "cut.pt").write_bytes(BUILTIN.read_bytes()[:1000])
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    assert main([*SMALL, "--updates", "1", "--out", "t", *options]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
+    for content in (b"", b"PK", BUILTIN.read_bytes()[:1000], BUILTIN.read_bytes()):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        assert main([*SMALL, "--updates", "1", "--out", str(tmp_path), "--resume"]) == 2
+        error = capsys.readouterr().err
+        assert "checkpoint.pt is damaged" in error and error.count("\n") == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,13 +21,13 @@ from torch import Tensor
 
 import fusion_gym
 from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
-from fusion_gym.data import load_splits, probe_crops
+from fusion_gym.data import load_splits, probe_crops, sets_of
 from fusion_gym.files import write_json
 from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
 from fusion_gym.report import check_pairs
-from fusion_gym.teachers import BUILTIN, fused_pairs
+from fusion_gym.teachers import BUILTIN, content, fused_pairs
 from fusion_gym.tensors import Fuse, unit
 
 from .. import Agent, load_agent
@@ -74,6 +74,7 @@ class Cell:
         agent = {"agent": self.agent, "file": _content(self.agent) if isinstance(self.agent, str) else ""}
         judged = {"tests": self.tests, "crop": CROP, "convention": CONVENTION} if self.tests else {}
         facts = {**agent, **judged, **origin(), "arguments": dict(self.arguments)}
+        facts["read"] = _read((*self.arguments.values(), *self.tests))
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         return folder / f"{file_name(self.name)}-{file_name(self.instance)}-{self.seed}-{digest}.json"
 
@@ -91,8 +92,31 @@ def _content(spec: str) -> str:
     """Digest of the file that an agent's text names; '' where it names none."""
     for part in (spec, spec.partition(":")[2], spec.rpartition(":")[2]):
         if part and Path(part).is_file():
-            return hashlib.sha256(Path(part).read_bytes()).hexdigest()
+            return content(Path(part))
     return ""
+
+
+def _read(values: Iterable[Any]) -> dict[str, str]:
+    """Digests of the files and of the folders of files that texts name, by their names."""
+    texts: set[str] = set()
+    for value in values:
+        texts.update(
+            part for part in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(part, str)
+        )
+    names = {name for text in texts if text for name in (text, *sets_of(text))}
+    return {name: digest for name in sorted(names) if (digest := _digest(name))}
+
+
+@cache
+def _digest(name: str) -> str:
+    path = Path(name)
+    if not path.is_dir():
+        return content(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)} {content(file)}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 @cache

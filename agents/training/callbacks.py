@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.save_util import recursive_setattr
 from stable_baselines3.common.vec_env import VecEnv
 
+from fusion_gym.archives import ArchiveError, check_archive
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_path
 from fusion_gym.text import say
@@ -148,6 +151,12 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(steps), path) for steps, path in found if steps.isdecimal())
 
 
+def _arrays(path: Path) -> Any:
+    content = read_entry(path, _REPLAY)
+    check_archive(content, f"{path}: its {_REPLAY}")
+    return np.load(io.BytesIO(content), allow_pickle=False)
+
+
 def restore(model: BaseAlgorithm, evaluation: SeededEval, path: Path) -> None:
     """Brings an untrained model to where a checkpoint left it; nothing in the file is unpickled.
 
@@ -175,13 +184,15 @@ def restore(model: BaseAlgorithm, evaluation: SeededEval, path: Path) -> None:
         evaluation.restore(state["evaluation"])
         buffer = getattr(model, "replay_buffer", None)
         if buffer is not None:
-            with np.load(io.BytesIO(read_entry(path, _REPLAY)), allow_pickle=False) as saved:
+            with _arrays(path) as saved:
                 buffer.pos, buffer.full = int(saved["pos"]), bool(saved["full"])
                 for name in _BUFFER:
                     getattr(buffer, name)[: buffer.size()] = saved[name]
     except UserError:
         raise
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except ArchiveError as error:
+        raise UserError(str(error)) from error
+    except (KeyError, MemoryError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"The checkpoint {path} is damaged or of other settings; remove it and resume again."
         ) from error

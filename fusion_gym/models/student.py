@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion_gym.files import atomic_path
+from fusion_gym.archives import ArchiveError, read_tensors, write_tensors
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.layers import SLOPE, Convolution, convolution, leaky
 from fusion_gym.models.light import Light
@@ -287,8 +287,7 @@ def save_student(student: Student, path: str | Path, half: bool = False) -> None
     weights = {name: value.detach().cpu() for name, value in student.state_dict().items()}
     if half:
         weights = {name: value.half() for name, value in weights.items()}
-    with atomic_path(path) as temporary:
-        torch.save({**student.settings, "weights": weights}, temporary)
+    write_tensors(path, {**student.settings, "weights": weights})
 
 
 def weights_of(spec: str) -> Path:
@@ -316,12 +315,12 @@ def read_student(path: str | Path) -> Student:
         StudentError: If the file cannot be read or is not a student's.
     """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_tensors(path)
         shape = {key: value for key, value in saved.items() if key != "weights"}
         student = Student(**shape, generator=torch.Generator())  # of its own: the weights are replaced
         student.load_state_dict(saved["weights"])
-    except OSError as error:
-        raise StudentError(f"{path} cannot be read: {error.strerror}.") from error
+    except ArchiveError as error:
+        raise StudentError(str(error)) from error
     except Exception as error:  # torch raises a class of its own for each kind of damage
         raise StudentError(f"{path} is not a student's weights file, or of another version; train it again.") from error
     if not all(bool(torch.isfinite(value).all()) for value in student.parameters()):
