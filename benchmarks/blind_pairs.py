@@ -6,8 +6,8 @@
 
 It draws test pairs of ``DATA/<set>/test`` and two methods for each, such that their invented structure differs by
 ``--least``, and writes rows of infrared, visible, A and B; each pair comes twice, in both orders, far from each other.
-Write A, B or = beside each row's number into ``sheets/answers.csv``, without a look at ``key.csv``. ``--score`` says how
-often both orders had one answer, and how often the measure agrees with those.
+Write A, B or = beside each row's number into ``sheets/answers.csv``, without a look at ``key.csv``. ``--score`` says
+how often both orders had one answer, and how often the measure agrees with those.
 """
 
 from __future__ import annotations
