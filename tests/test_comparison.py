@@ -19,6 +19,7 @@ from agents.comparison.report import Results, main_table
 from agents.environments import make_checked
 from fusion_gym.cli import UserError
 from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
+from fusion_gym.damages import DAMAGES
 from fusion_gym.metrics import INVENTED, REPORTED
 
 MIXED = DEPLOYMENTS["mixed"]
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = {"reference": "rule:max", "deployment": "mixed", "patch_size": 48, "probe_pairs": 2, "probe_size": 64}
 INSTANCES = {"max": {"teacher": "rule:max", **SMALL}, "poor": {"teacher": "rule:poor", **SMALL}}
 FIGURES = [
-    *(f"score_{name}" for name in CONDITIONS),
+    *(f"score_{name}" for name in (*CONDITIONS, *DAMAGES, "unseen")),
     "score",
     "score_hardened",
     *REPORTED,
@@ -292,6 +293,7 @@ def test_table_against_figures_made_by_hand():
                     "score": 0.7 + 0.1 * column + gain + noise[seed, column],
                     "score_clean": 0.8,
                     "score_hardened": 0.6,
+                    "score_unseen": 0.5,
                     "teacher_ratio": 0.9,
                 }
             },
@@ -309,4 +311,4 @@ def test_table_against_figures_made_by_hand():
     assert ppo[2] == ppo[5] == "+0.030 [+0.030, +0.030]"
     assert (oracle[3], ppo[3]) == ("100 %", "75 %")
     assert ppo[4] == "1.000 [1.000, 1.000]"
-    assert ppo[6:] == ["0.800 [0.800, 0.800]", "0.600 [0.600, 0.600]", "0.900"]
+    assert ppo[6:] == ["0.800 [0.800, 0.800]", "0.600 [0.600, 0.600]", "0.500 [0.500, 0.500]", "0.900"]

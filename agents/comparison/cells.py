@@ -21,12 +21,14 @@ from torch import Tensor
 
 import fusion_gym
 from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
+from fusion_gym.damages import DAMAGES, damage
 from fusion_gym.data import load_splits, probe_crops, sets_of
 from fusion_gym.files import write_json
 from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
 from fusion_gym.report import check_pairs
+from fusion_gym.score import Yardstick
 from fusion_gym.teachers import BUILTIN, content, fused_pairs
 from fusion_gym.tensors import Fuse, unit
 
@@ -37,6 +39,7 @@ from ..scripted import Points, Schedule
 ENVIRONMENT = "FusionDistill-v0"
 CROP = 128  # side of the test crops: what can be judged in a fraction of the training's time
 LEAST_CROPS = 32  # of each condition; where there are more pairs, one of each
+UNSEEN_STRENGTH = 0.6  # of the damages that nothing is trained on
 LONGEST = 80  # bytes of a name within a file's name
 CONVENTION = "cddfuse"  # of the metrics' table; the score has its own
 
@@ -235,6 +238,9 @@ class Judge:
         self._device, self._teachers = device, dict[str, dict[str, float]]()
         ir, vi, fused = self._crops(reference)
         self._probe = Probe(ir, vi, fused, fused)
+        generator = torch.Generator(device).manual_seed(0)
+        self._unseen = {kind: damage(kind, ir, vi, UNSEEN_STRENGTH, generator) for kind in DAMAGES}
+        self._yardstick = Yardstick(ir, vi, fused)
         self._sources = Sources(*(image.repeat(len(CONDITIONS), 1, 1, 1) for image in (ir, vi)))
 
     def _crops(self, teacher: str) -> tuple[Tensor, ...]:
@@ -255,12 +261,12 @@ class Judge:
             deployment: Share of each condition that the score weighs.
 
         Returns:
-            ``score``; ``score_`` by condition, and ``score_hardened``, the mean over the damages; the mean of each
-            metric, the nine and invented structure, on the clean pairs, and on the damaged ones with the suffix
-            ``_hardened``; ``teacher_ratio``, the mean over the nine of the ratio to the teacher's mean on the clean
-            pairs.
+            ``score``; ``score_`` by condition, and ``score_hardened``, the mean over the damages; ``score_`` by
+            damage that nothing is trained on, and ``score_unseen``, their mean; the mean of each metric, the nine and
+            invented structure, on the clean pairs, and on the damaged ones with the suffix ``_hardened``;
+            ``teacher_ratio``, the mean over the nine of the ratio to the teacher's mean on the clean pairs.
         """
-        fused = torch.nan_to_num(self._probe.fuse(fuse), nan=0.0, posinf=1.0, neginf=0.0)
+        fused = _finite(self._probe.fuse(fuse))
         reading = self._probe.judge(fused)
         values = evaluate(fused, self._sources, REPORTED, convention=CONVENTION)
         values |= evaluate(fused, self._sources, (INVENTED,))
@@ -270,6 +276,11 @@ class Judge:
         known = self.teacher(teacher)
         ratio = float(np.mean([clean[name] / max(known[name], 1e-3) for name in REPORTED]))
         scores = {f"score_{name}": value for name, value in reading.scores.items()}
+        unseen = {
+            f"score_{kind}": float(self._yardstick.score(_finite(fuse(*pair)), damaged=True).mean())
+            for kind, pair in self._unseen.items()
+        }
+        scores |= unseen | {"score_unseen": float(np.mean(list(unseen.values())))}
         scores |= {"score": reading.score(deployment), "score_hardened": reading.score_hardened}
         return {**scores, **clean, **hardened, "teacher_ratio": ratio}
 
@@ -281,6 +292,10 @@ class Judge:
             values = evaluate(fused, Sources(ir, vi), REPORTED, convention=CONVENTION)
             self._teachers[teacher] = {name: float(value.mean()) for name, value in values.items()}
         return self._teachers[teacher]
+
+
+def _finite(fused: Tensor) -> Tensor:
+    return torch.nan_to_num(fused, nan=0.0, posinf=1.0, neginf=0.0)
 
 
 @cache

@@ -36,12 +36,23 @@ from .intervals import (
 from .rivals import CONSTANT, ORACLE
 
 ALL = "all sets"
-COLUMNS = ("agent", "score", "mean gain", "closed", "P(better)", "less {base}", "clean", "hardened", "to teacher")
+COLUMNS = (
+    "agent",
+    "score",
+    "mean gain",
+    "closed",
+    "P(better)",
+    "less {base}",
+    "clean",
+    "hardened",
+    "unseen",
+    "to teacher",
+)
 ON_SCREEN = 5  # columns; the others are in the file
 EXPLANATION = """\
 - **score**: interquartile mean, over instances and student seeds, of the fusion score on test pairs, with its 95 %
-  stratified bootstrap interval (Agarwal et al. 2021, arXiv:2108.13264); **clean** and **hardened**: the same of the
-  score's two halves.
+  stratified bootstrap interval (Agarwal et al. 2021, arXiv:2108.13264); **clean**, **hardened** and **unseen**: the
+  same on clean pairs, under the damages that samples are hardened by, and under those that nothing is trained on.
 - **mean gain**: mean of the differences to {base}, the seeds paired.
 - **closed**: share that the mean gain is of {oracle}'s; only where the interval of
   that is above zero.
@@ -162,9 +173,9 @@ def main_table(results: Results, tests: Sequence[str]) -> list[list[str]]:
     rows = []
     for agent in results.agents:
         scores = results.scores(agent, tests)
-        total, clean, hardened = (
+        total, clean, hardened, unseen = (
             estimate(interquartile_mean, results.scores(agent, tests, figure)).text()
-            for figure in ("score", "score_clean", "score_hardened")
+            for figure in ("score", "score_clean", "score_hardened", "score_unseen")
         )
         against = ["", "", "", ""]
         if agent != results.base:
@@ -177,7 +188,7 @@ def main_table(results: Results, tests: Sequence[str]) -> list[list[str]]:
                 estimate(difference, scores, base, paired=True).text(sign=True),
             ]
         ratio = f"{results.scores(agent, tests, 'teacher_ratio').mean():.3f}"
-        rows.append([agent, total, *against, clean, hardened, ratio])
+        rows.append([agent, total, *against, clean, hardened, unseen, ratio])
     return rows
 
 
