@@ -92,10 +92,10 @@ def minutes(env: gym.Env, config: dict[str, Any], done: int) -> float:
     return steps * seconds / min(config["n_envs"], os.cpu_count() or 1) / 60
 
 
-def begin_with(model: BaseAlgorithm, config: dict[str, Any], env: gym.Env) -> None:
+def begin_with(model: BaseAlgorithm, config: dict[str, Any], env: gym.Env, envs: VecEnv) -> None:
     """Lets a model's policy begin with what the agent named by ``imitate`` does."""
     spec, episodes = config["hyperparams"]["imitate"], config["hyperparams"].get("imitate_episodes", 16)
-    apart = imitate(model, load_agent(spec, env), episodes, config["seed"])
+    apart = imitate(model, envs, load_agent(spec, env), episodes, config["seed"])
     print(f"The policy begins with what {spec} did in {episodes} episodes; its actions are {apart:.3f} apart.")
 
 
@@ -134,7 +134,7 @@ def train(config: dict[str, Any], out: Path, description: dict[str, Any], env: g
             restore(model, evaluation, saved[-1][1])
             print(f"Continuing at step {model.num_timesteps} of {config['n_timesteps']}.")
         elif "imitate" in config["hyperparams"]:
-            begin_with(model, config, env)
+            begin_with(model, config, env, stack.enter_context(opened(config, seed)))
         model.set_logger(make_logger(out))
         try:
             if model.num_timesteps < config["n_timesteps"]:

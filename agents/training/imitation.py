@@ -11,19 +11,21 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv
 
 from .. import Agent
 
 NOISE = 0.3  # standard deviation, in units of the action, which is 2 wide
-UPDATES, BATCH, RATE = 2000, 64, 1e-3
+EPOCHS, BATCH, RATE = 300, 64, 1e-3
 REACHED = 0.97  # the largest action that is asked for: squashed policies never reach 1
 
 
-def imitate(model: BaseAlgorithm, agent: Agent, episodes: int, seed: int) -> float:
+def imitate(model: BaseAlgorithm, envs: VecEnv, agent: Agent, episodes: int, seed: int) -> float:
     """Fits a model's policy to a scripted agent.
 
     Args:
-        model: The model, with its environments; continuous actions only.
+        model: The model; of continuous actions.
+        envs: Environments for the scripted agent to act in.
         agent: The scripted agent.
         episodes: Episodes that it acts for, over all environments.
         seed: Of the noise and of the order of samples.
@@ -31,14 +33,14 @@ def imitate(model: BaseAlgorithm, agent: Agent, episodes: int, seed: int) -> flo
     Returns:
         Root of the mean squared distance between the policy's and the scripted agent's actions, in the end.
     """
-    observations, actions = lessons(model, agent, episodes, np.random.default_rng(seed))
+    observations, actions = examples(envs, agent, episodes, np.random.default_rng(seed))
     policy: BasePolicy = model.policy
     seen = torch.as_tensor(observations, device=policy.device)
     wanted = torch.as_tensor(actions, device=policy.device).clamp(-REACHED, REACHED)
     optimizer = torch.optim.Adam(policy.parameters(), RATE)
     generator = torch.Generator().manual_seed(seed)
     policy.set_training_mode(True)
-    for _ in range(UPDATES):
+    for _ in range(EPOCHS * -(-len(seen) // BATCH)):
         index = torch.randint(len(seen), (BATCH,), generator=generator)
         loss = (policy._predict(seen[index], deterministic=True) - wanted[index]).square().mean()
         optimizer.zero_grad(set_to_none=True)
@@ -49,12 +51,8 @@ def imitate(model: BaseAlgorithm, agent: Agent, episodes: int, seed: int) -> flo
         return float((policy._predict(seen, deterministic=True) - wanted).square().mean().sqrt())
 
 
-def lessons(
-    model: BaseAlgorithm, agent: Agent, episodes: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def examples(envs: VecEnv, agent: Agent, episodes: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """States that a perturbed scripted agent meets, (K, D), and what it would do in them, (K, A)."""
-    envs = model.get_env()
-    assert envs is not None
     shape = (envs.num_envs, *(envs.action_space.shape or ()))
     observation, state, start = np.asarray(envs.reset()), None, np.ones(envs.num_envs, dtype=bool)
     noise = NOISE * rng.standard_normal(shape)
