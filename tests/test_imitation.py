@@ -18,7 +18,7 @@ def test_a_policy_does_what_the_rule_does_also_where_it_was_pushed(algo):
     model = make_model(algo, envs, {"policy_kwargs": {"net_arch": [32]}}, seed=0, device="cpu")
     before = [weight.clone() for weight in model.policy.parameters()]
     apart = imitate(model, envs, rule, episodes=12, seed=0)
-    assert apart < 0.15
+    assert apart < 0.25
     assert any(
         not np.array_equal(a.detach(), b.detach()) for a, b in zip(before, model.policy.parameters(), strict=True)
     )

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from .. import Agent
 
 NOISE = 0.3  # standard deviation, in units of the action, which is 2 wide
-EPOCHS, BATCH, RATE = 300, 64, 1e-3
+EPOCHS, BATCH, RATE = 500, 64, 1e-3
 REACHED = 0.97  # the largest action that is asked for: squashed policies never reach 1
 
 
