@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from agents import load_agent
