@@ -421,9 +421,12 @@ def fingerprint(pairs: Iterable[ImagePair]) -> str:
     return digest.hexdigest()
 
 
-def cache_dir() -> Path:
-    """Folder for what is computed once: ``$FUSION_GYM_CACHE``, or ``~/.cache/fusion_gym``."""
-    return Path(os.environ.get("FUSION_GYM_CACHE") or "~/.cache/fusion_gym").expanduser()
+def cache_dir() -> Path | None:
+    """Folder for what is computed once: ``$FUSION_GYM_CACHE``, or ``~/.cache/fusion_gym``; None without a home."""
+    try:
+        return Path(os.environ.get("FUSION_GYM_CACHE") or "~/.cache/fusion_gym").expanduser()
+    except RuntimeError:  # neither HOME nor an entry for the user
+        return None
 
 
 def cached_array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -434,20 +437,26 @@ def cached_array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         make: Computes the array.
 
     Returns:
-        The array, read-only. It is read, not mapped: whatever becomes of the file later is no matter.
+        The array, read-only. It is read, not mapped: whatever becomes of the file later is no matter. Where there is
+        no cache it is made every time.
     """
-    path = cache_dir() / f"{key}.npy"
-    array = _stored(path, key)
+    folder = cache_dir()
+    array = None if folder is None else _stored(folder / f"{key}.npy", key)
     if array is None:
         array = np.ascontiguousarray(make())
-        with contextlib.suppress(OSError):  # without a cache it is made every time
-            make_folder(path.parent)
-            with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
-                file.write(_seal(key, array))
+        if folder is not None:
+            _store(folder / f"{key}.npy", key, array)
     array = array.view()
     array.flags.writeable = False
     return array
+
+
+def _store(path: Path, key: str, array: np.ndarray) -> None:
+    with contextlib.suppress(OSError):  # the cache may be read-only, full, or a file
+        make_folder(path.parent)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.lib.format.write_array(file, array, allow_pickle=False)
+            file.write(_seal(key, array))
 
 
 def _stored(path: Path, key: str) -> np.ndarray | None:

@@ -168,6 +168,18 @@ def onnx_deviation(model: bytes, student: nn.Module, colour: bool = False) -> fl
 
 
 @settled()
+def onnx_content(student: nn.Module, metadata: Mapping[str, str], colour: bool = False) -> tuple[bytes, float]:
+    """What `export_onnx` writes, and the largest deviation from torch.
+
+    Raises:
+        ExportError: If ONNX is not installed, or the model deviates by more than `TOLERANCE`.
+    """
+    content = onnx_model(student, metadata, colour).SerializeToString()
+    deviation = onnx_deviation(content, student, colour)
+    _require(deviation, "ONNX model")
+    return content, deviation
+
+
 def export_onnx(
     student: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None, colour: bool = False
 ) -> float:
@@ -186,9 +198,7 @@ def export_onnx(
         ExportError: If ONNX is not installed, or the model deviates by more than `TOLERANCE`; nothing is written.
         fusion_gym.files.FileError: If the file cannot be written.
     """
-    content = onnx_model(student, metadata or {}, colour).SerializeToString()
-    deviation = onnx_deviation(content, student, colour)
-    _require(deviation, "ONNX model")
+    content, deviation = onnx_content(student, metadata or {}, colour)
     atomic_write(path, content)
     return deviation
 

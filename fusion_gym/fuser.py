@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion_gym.data import cache_dir
-from fusion_gym.export import GRAPH, describe, export_onnx
-from fusion_gym.files import make_folder
+from fusion_gym.data import cached_array
+from fusion_gym.export import GRAPH, describe, onnx_content
 from fusion_gym.images import luminance, restore_colour
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.light import EVERY, scene_statistics
@@ -143,9 +142,10 @@ def _as_kind(image: np.ndarray, kind: np.dtype) -> np.ndarray:
     return image.astype(np.uint16) * 257 if kind == np.uint16 else _unit(image)
 
 
-def _onnx_fuser(path: Path, name: str, threads: int | None, tile: int | None) -> Fuser:
+def _onnx_fuser(model: Path | bytes, name: str, threads: int | None, tile: int | None) -> Fuser:
+    path = model if isinstance(model, Path) else name
     try:
-        session = onnx_session(str(path), threads)
+        session = onnx_session(str(model) if isinstance(model, Path) else model, threads)
     except OnnxError as error:
         raise StudentError(str(error)) from error
     names = [entry.name for entry in session.get_inputs()]
@@ -170,16 +170,13 @@ def _onnx_fuser(path: Path, name: str, threads: int | None, tile: int | None) ->
     return Fuser(name, fuse, int(metadata.get("reach", 0)), int(metadata.get("multiple", 1)), tile)
 
 
-def _exported(student: Student) -> Path:
-    """The student as an ONNX file in the cache, exported where it is not there yet."""
+def _exported(student: Student) -> bytes:
+    """The student as an ONNX model from the cache, exported where it is not there yet."""
     digest = hashlib.sha256(GRAPH.encode())
     for name, value in student.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())
-    path = cache_dir() / f"student-{digest.hexdigest()[:24]}.onnx"
-    if not path.is_file():
-        make_folder(path.parent)
-        export_onnx(student, path, describe(student))
-    return path
+    key = f"student-{digest.hexdigest()[:24]}"
+    return cached_array(key, lambda: np.frombuffer(onnx_content(student, describe(student))[0], np.uint8)).tobytes()
 
 
 @settled()

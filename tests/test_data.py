@@ -461,3 +461,36 @@ def test_a_tilde_of_the_cache_is_the_home(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("FUSION_GYM_CACHE", "~/c")
     assert cache_dir() == tmp_path / "c"
+
+
+def no_home(monkeypatch, tmp_path):
+    monkeypatch.delenv("FUSION_GYM_CACHE", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is for a user of a number only
+
+
+def a_file(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FUSION_GYM_CACHE", str(tmp_path / "file"))
+
+
+def a_loop(monkeypatch, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setenv("FUSION_GYM_CACHE", str(tmp_path / "loop" / "cache"))
+
+
+def read_only(monkeypatch, tmp_path):
+    monkeypatch.setenv("FUSION_GYM_CACHE", str(tmp_path / "cache"))
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("fusion_gym.files.os.replace", refuse)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other homes and links")
+@pytest.mark.parametrize("cache", [no_home, a_file, a_loop, read_only])
+def test_without_a_cache_everything_goes_on(tmp_path, monkeypatch, cache):
+    cache(monkeypatch, tmp_path)
+    made = [cached_array("key", lambda: np.arange(3)).tolist() for _ in range(2)]
+    assert made == [[0, 1, 2]] * 2
+    assert not any(path.name == "~" for path in tmp_path.iterdir()) and not os.path.exists("~")

@@ -212,5 +212,11 @@ def test_the_onnx_backend_exports_once_to_the_cache(tmp_path, monkeypatch):
     ir, vi = np.random.default_rng(0).integers(0, 256, (2, 40, 56), dtype=np.uint8)
     first = load_student(str(tmp_path / "tiny.pt"), backend="onnx")(ir, vi)
     np.testing.assert_allclose(first, load_student(str(tmp_path / "tiny.pt"))(ir, vi), atol=1)
-    monkeypatch.setattr(export, "export_onnx", lambda *_: pytest.fail("exported again"))
+    (stored,) = (tmp_path / "cache").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("fusion_gym.fuser.onnx_content", lambda *_: pytest.fail("exported again"))
+        np.testing.assert_array_equal(load_student(str(tmp_path / "tiny.pt"), backend="onnx")(ir, vi), first)
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])  # one bit of a weight
     np.testing.assert_array_equal(load_student(str(tmp_path / "tiny.pt"), backend="onnx")(ir, vi), first)
+    assert stored.read_bytes() == whole  # exported again
