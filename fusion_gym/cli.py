@@ -150,9 +150,20 @@ def check_seed(seed: Any) -> None:
         raise UserError(f"seed={seed} is not allowed; give a whole number from 0 to {2**31 - 1}.")
 
 
+FRONT = "fusion-gym"  # the installed command
+_SCRIPTS = {"train-agent": "train_agent.py", "distill": "distill_student.py"}
+
+
+def called_as(command: str) -> str:
+    """How a command is called by who called this one: ``fusion-gym distill``, or the script in the project's folder."""
+    return f"{FRONT} {command}" if sys.argv[0].startswith(f"{FRONT} ") else f"python {_SCRIPTS[command]}"
+
+
 def called() -> str:
     """The command that this process runs, as a shell takes it."""
-    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    front = sys.argv[0].startswith(f"{FRONT} ")
+    name = sys.argv[0].split() if front else ["python", os.path.basename(sys.argv[0])]
+    return shlex.join([*name, *sys.argv[1:]])
 
 
 def guard(command: str, run: Callable[[], None], interrupted: str) -> int:

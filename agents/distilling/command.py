@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 from fusion_gym import export, files, report
-from fusion_gym.cli import Parser, guard, read_yaml
+from fusion_gym.cli import Parser, called_as, guard, read_yaml
 from fusion_gym.data import load_splits
 from fusion_gym.folders import free_folder, of_run, unused
 from fusion_gym.models.student import save_student
@@ -105,7 +105,7 @@ def work(config: StudentRun, out: Path, env: gym.Env, agent: Agent, progress: bo
     size = sum(parameter.numel() for parameter in student.parameters())
     say(f"A student of {size:,} weights is in {out}: {', '.join(made)}, metrics.csv, curves and contact sheets.")
     title = f"A student of {size:,} weights under {config.agent}"
-    again = f"python distill_student.py --config {out / CONFIG} --out {out}-again"
+    again = f"{called_as('distill')} --config {out / CONFIG} --out {out}-again"
     say(f"Next: look at {student_page(out, title, again, config.to_yaml(), log, judged, scenes)}.")
 
 
