@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 import fusion_gym
-from fusion_gym import files
+from fusion_gym.archives import check_file, write_tensors
 from fusion_gym.cli import UserError
 from fusion_gym.record import of_episode
 
@@ -81,8 +81,7 @@ def train(env: Any, agent: Agent, run: StudentRun, out: Path, progress: bool) ->
             "actions": torch.from_numpy(np.stack(taken)),
             "env": env.save_state(),
         }
-        with files.atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        write_tensors(path, state)
         bar.update()
         bar.set_postfix(score=f"{info['score']:.3f}")
     bar.close()
@@ -96,6 +95,7 @@ def read_state(path: Path, run: StudentRun) -> Mapping[str, Any]:
     Raises:
         UserError: If the file cannot be read, is damaged, or was made under another configuration.
     """
+    check_file(path)
     with _sound(path):
         saved = torch.load(path, map_location="cpu", weights_only=True)  # a GPU's state may go on without one
         if not {"log", "env"} <= saved.keys() or not isinstance(saved.get("config", {}), dict):
