@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from tqdm import tqdm
 from fusion_gym.archives import ArchiveError, check_archive
 from fusion_gym.cli import Parser, UserError, guard, parse_settings
 from fusion_gym.files import atomic_path
-from fusion_gym.headers import pointer_at
 from fusion_gym.observations import OBSERVATIONS, index
 from fusion_gym.text import say
 
@@ -56,19 +53,18 @@ class Agent:
         Raises:
             UserError: If the file is missing, damaged, or for other actions.
         """
-        pointer = pointer_at(path)
-        if pointer:
-            raise UserError(pointer)
         try:
             check_archive(path, path)
             with np.load(path, allow_pickle=False) as saved:
                 return cls(env, saved["weights"])
+        except UserError:
+            raise
         except ArchiveError as error:
             raise UserError(str(error)) from error
-        except (OSError, KeyError, MemoryError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} is no agent of agents.cem, or it is damaged: {error}.") from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except Exception as error:  # NumPy, zipfile and zlib raise many classes for the many kinds of damage
+            raise UserError(f"{path} is no agent of agents.cem, or it is damaged; train it again.") from error
 
     def save(self, path: Path) -> None:
         """Writes the weights to an .npz file, whole or not at all."""

@@ -31,7 +31,6 @@ from fusion_gym import archives
 from fusion_gym.archives import MOST_TEXT, ArchiveError, check_archive, read_member
 from fusion_gym.cli import UserError, check_finite, check_keys, nearest, read_yaml
 from fusion_gym.files import atomic_path
-from fusion_gym.headers import pointer_at
 from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.wrappers import DiscreteActions
 
@@ -182,9 +181,6 @@ def read_description(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         raise UserError(f"The agent file {path} does not exist.")
-    pointer = pointer_at(path)
-    if pointer:
-        raise UserError(pointer)
     try:
         check_archive(path, str(path))
         with zipfile.ZipFile(path) as archive:

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.(?P<machine>[0-9a-f]{6})-(?P<pid>[0-9]
 _LONG_AGO = 24 * 3600.0  # seconds
 _in_use: set[str] = set()  # this process's temporaries
 _next_sweep: dict[Path, float] = {}
-_LITTLE = 1 << 20  # bytes; a disk with less is full
 _LONG = 16  # bytes of a suffix that says what a file is
 _FORMULA = ("=", "+", "-", "@")  # how a spreadsheet's formula begins
 
@@ -37,17 +35,13 @@ class FileError(OSError):
     """A file that cannot be written; the message is one sentence that names it and the remedy."""
 
 
-def _sentence(path: Path, error: Exception) -> str:
-    code = error.errno if isinstance(error, OSError) else errno.ENOSPC
+def _sentence(path: Path, error: OSError) -> str:
+    code = error.errno
     if code in _FULL:
         return f"No space is left to write {path}; free some, or choose another place."
     if code in _FORBIDDEN:
         return f"{path} cannot be written, for {path.parent} is read-only for you; choose another place."
-    return f"{path} cannot be written: {getattr(error, 'strerror', None) or error}; choose another place."
-
-
-def _disk_full(folder: Path) -> bool:
-    return folder.is_dir() and shutil.disk_usage(folder).free < _LITTLE
+    return f"{path} cannot be written: {error.strerror or error}; choose another place."
 
 
 def _mark(path: Path) -> str:
@@ -136,10 +130,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except FileError:
         raise
     except OSError as error:
-        raise FileError(_sentence(path, error)) from error
-    except RuntimeError as error:  # torch.save's writer speaks of a full disk so
-        if not _disk_full(path.parent):
-            raise
         raise FileError(_sentence(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)

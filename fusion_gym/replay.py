@@ -8,6 +8,7 @@ One line for each file. The exit code is 0 where every claim holds, 1 where one 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from fusion_gym.files import atomic_path
 from fusion_gym.outputs import check_outputs
 from fusion_gym.record import Record, RecordError, versions
 from fusion_gym.text import plain, say
+from fusion_gym.video import verify
 
 TOLERANCE = 1e-4  # of a return, in hundredths of the score: what other processors do to float32 over an episode
 SUFFIXES = (".png", ".mp4")
@@ -143,7 +145,9 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
     except ImportError as error:
         raise UserError("A film needs MoviePy: pip install 'fusion-gym[video]'; a .png needs nothing.") from error
     with atomic_path(path) as temporary:
-        ImageSequenceClip(frames, fps=fps).write_videofile(str(temporary), logger=None)
+        with contextlib.suppress(OSError):  # MoviePy's account of what FFmpeg said; most of it comes too late anyway
+            ImageSequenceClip(frames, fps=fps).write_videofile(str(temporary), logger=None)
+        verify(temporary, path, len(frames))
 
 
 def check(path: Path, args: argparse.Namespace) -> bool:

@@ -27,8 +27,11 @@ SUFFIXES = {
     ".mkv": "FFV1",
 }  # with codecs; FFV1: lossless
 _RATE_TOLERANCE = 0.01  # of the frame rate
+_BLOCK = 4096  # bytes that disks are given out in
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # no lines of FFmpeg's beside our sentence
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # nor of OpenCV's
 
 Item = TypeVar("Item")
 
@@ -164,6 +167,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: float, sound: Pa
                         str(temporary), cv2.VideoWriter.fourcc(*codec), rate, size, frame.ndim == 3
                     )
                     if not writer.isOpened():
+                        temporary.write_bytes(bytes(2**16))  # where the disk is full, this says so
                         raise VideoError(f"OpenCV cannot write {path} ({size[0]}x{size[1]}, {codec}); try .avi.")
                 writer.write(frame)
                 count += 1
@@ -172,17 +176,35 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: float, sound: Pa
                 writer.release()
         if not count:
             raise VideoError("The videos hold no frames that can be read together.")
-        _verify(temporary, path, count)
+        verify(temporary, path, count)
         return count, _copy_sound(temporary, sound)
 
 
-def _verify(temporary: Path, path: Path, count: int) -> None:
-    """OpenCV's writer is silent about a full disk."""
+def verify(temporary: Path, path: Path, count: int) -> None:
+    """Checks that a film is whole: the libraries that write films are silent about a full disk.
+
+    Args:
+        temporary: The file as written.
+        path: What it is to be called.
+        count: Number of frames that it should hold.
+
+    Raises:
+        fusion_gym.files.FileError: If it holds fewer, or the last of them cannot be read.
+        OSError: If there is no room left, so that the last one may not be whole.
+    """
     written = cv2.VideoCapture(str(temporary))
-    found = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+    found = max(0, int(written.get(cv2.CAP_PROP_FRAME_COUNT))) if written.isOpened() else 0
+    written.set(cv2.CAP_PROP_POS_FRAMES, count - 1)
+    readable = written.read()[0]
     written.release()
-    if found != count:
-        raise FileError(f"{path} could be written in part only ({found} of {count} frames); check the free space.")
+    if found != count or not readable:
+        held = f"{found} of {count} frames" if found < count else "its end cannot be read"
+        raise FileError(f"{path} could be written in part only ({held}); check the free space.")
+    with open(temporary, "ab") as file:  # half an image can be read too: is there room for one more block?
+        size = file.tell()
+        file.write(bytes(_BLOCK))
+        os.fsync(file.fileno())
+        file.truncate(size)
 
 
 def _copy_sound(video: Path, source: Path | None) -> str:

@@ -38,12 +38,6 @@ def test_an_error_of_the_disk_is_one_sentence(tmp_path, monkeypatch, code, says)
     assert "a.txt" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_full_disk_is_known_behind_torchs_runtime_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_disk_full", lambda folder: True)
-    with pytest.raises(files.FileError, match="No space"), files.atomic_path(tmp_path / "a.pt"):
-        raise RuntimeError("unexpected pos 64 vs 0")
-
-
 def test_a_place_that_takes_no_file_is_refused(tmp_path):
     with pytest.raises(files.FileError, match="no folder"):
         files.atomic_write(tmp_path / "nowhere" / "a.txt", "x")
