@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from fusion_gym.archives import ArchiveError, check_archive
+from fusion_gym.archives import ArchiveError, check_file
 from fusion_gym.cli import Parser, UserError, guard, parse_settings
 from fusion_gym.files import atomic_path
 from fusion_gym.observations import OBSERVATIONS, index
@@ -54,7 +54,7 @@ class Agent:
             UserError: If the file is missing, damaged, or for other actions.
         """
         try:
-            check_archive(path, path)
+            check_file(path)
             with np.load(path, allow_pickle=False) as saved:
                 return cls(env, saved["weights"])
         except UserError:

@@ -28,7 +28,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 import fusion_gym
 from fusion_gym import archives
-from fusion_gym.archives import MOST_TEXT, ArchiveError, check_archive, read_member
+from fusion_gym.archives import MOST_TEXT, ArchiveError, check_file, read_member
 from fusion_gym.cli import UserError, check_finite, check_keys, nearest, read_yaml
 from fusion_gym.files import atomic_path
 from fusion_gym.observations import OBSERVATIONS
@@ -182,7 +182,7 @@ def read_description(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         raise UserError(f"The agent file {path} does not exist.")
     try:
-        check_archive(path, str(path))
+        check_file(path)
         with zipfile.ZipFile(path) as archive:
             known = SIDECAR in archive.namelist()
         return json.loads(read_member(path, SIDECAR, MOST_TEXT)) if known else None
@@ -213,7 +213,7 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[
         UserError: If the file is damaged.
     """
     try:
-        check_archive(path, str(path))
+        check_file(path)
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".pth")]
         found = {

@@ -28,6 +28,19 @@ class ArchiveError(ValueError):
     """A file that cannot be read, or should not be; the message is one sentence that names it."""
 
 
+def check_file(path: str | Path) -> None:
+    """Refuses a pointer of Git LFS, and an archive that would unpack to much more than it is.
+
+    Raises:
+        ArchiveError: If the file is one of them.
+        OSError: If it cannot be read.
+    """
+    pointer = pointer_at(path)
+    if pointer:
+        raise ArchiveError(pointer)
+    check_archive(path, str(path))
+
+
 def check_archive(file: str | Path | bytes, name: str) -> None:
     """Refuses an archive that would unpack to much more than it is; what is no zip file is no matter here.
 
@@ -36,11 +49,8 @@ def check_archive(file: str | Path | bytes, name: str) -> None:
         name: What it is called in messages.
 
     Raises:
-        ArchiveError: If its members are too many, or say that they are too large; or if it is what Git LFS leaves in
-            place of a file that was not fetched.
+        ArchiveError: If its members are too many, or say that they are too large.
     """
-    if not isinstance(file, bytes):
-        _check_pointer(file)
     stream: BinaryIO | str | Path = io.BytesIO(file) if isinstance(file, bytes) else file
     size = len(file) if isinstance(file, bytes) else os.path.getsize(file)
     try:
@@ -75,7 +85,7 @@ def read_member(path: Path, name: str, most: int | None = None) -> bytes:
         ArchiveError: If there is no such member, it is damaged, or it is larger.
     """
     try:
-        check_archive(path, str(path))
+        check_file(path)
         with zipfile.ZipFile(path) as archive:
             claimed = archive.getinfo(name).file_size
             if most is not None and claimed > most:
@@ -88,12 +98,6 @@ def read_member(path: Path, name: str, most: int | None = None) -> bytes:
         raise ArchiveError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise ArchiveError(f"{path} is damaged or was not saved by this program: it has no sound {name}.") from error
-
-
-def _check_pointer(path: str | Path) -> None:
-    pointer = pointer_at(path)
-    if pointer:
-        raise ArchiveError(pointer)
 
 
 def _read(member: IO[bytes], claimed: int) -> bytes:
@@ -119,12 +123,17 @@ def read_tensors(file: str | Path | bytes, device: str = "cpu", name: str = "") 
     """
     name = name or str(file)
     try:
-        check_archive(file, name)
+        if isinstance(file, bytes):
+            check_archive(file, name)
+        else:
+            check_file(file)
         return torch.load(io.BytesIO(file) if isinstance(file, bytes) else file, map_location=device, weights_only=True)
     except ArchiveError:
         raise
     except OSError as error:
         raise ArchiveError(f"{name} cannot be read: {error.strerror or error}.") from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ArchiveError(f"There is not enough memory to read {name}.") from error
     except Exception as error:  # torch, zipfile and pickle raise many classes for the many kinds of damage
         raise ArchiveError(f"{name} is damaged, or no file of tensors (torch.save).") from error
 

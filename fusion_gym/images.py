@@ -167,7 +167,12 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise ImageError(f"{path} has no known image suffix; use one of {', '.join(SUFFIXES)}.")
     if image.dtype == np.uint16 and path.suffix.lower() not in DEEP_SUFFIXES:
         raise ImageError(f"{path} cannot hold 16 bit; use one of {', '.join(DEEP_SUFFIXES)}, or 8 bit.")
-    ok, data = cv2.imencode(path.suffix, image)
+    try:
+        with _quiet():
+            ok, data = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        ok = False
     if not ok:
-        raise ImageError(f"{path} cannot be encoded from an array of shape {image.shape}.")
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise ImageError(f"{path} cannot hold {size} pixels in its format; use another suffix, such as .png.")
     atomic_write(path, data.tobytes())

@@ -130,6 +130,13 @@ def test_a_bad_file_is_named_in_one_sentence(tmp_path, content, says):
     assert "bad.png" in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_format_that_holds_no_such_size_says_so_and_nothing_else_does(tmp_path, capfd):
+    with pytest.raises(ImageError, match=r"a\.jpg cannot hold 70000x16 pixels in its format; use another suffix"):
+        write_image(tmp_path / "a.jpg", np.zeros((16, 70000), np.uint8))
+    write_image(tmp_path / "a.bmp", np.zeros((16, 70000), np.uint8))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_cannot_be_written_says_so(tmp_path):
     with pytest.raises(ImageError, match="no known image suffix"):
         write_image(tmp_path / "a.gifx", image())

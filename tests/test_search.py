@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from agents.comparison.search import GRIDS, constants, cross_entropy, halving, successive_halving
+from agents.comparison.search import GRIDS, constants, cross_entropy, halving, successive_halving, tree_parzen
 from agents.scripted import Schedule
 from fusion_gym.actions import ACTIONS, encode
 
@@ -82,10 +82,13 @@ def falling(candidate):
     return 0.8 - np.mean((values - target) ** 2)
 
 
-def test_cross_entropy_beats_the_constant_it_starts_from():
+@pytest.mark.parametrize("search", [cross_entropy, tree_parzen])
+def test_an_open_loop_beats_the_constant_it_starts_from(search):
+    if search is tree_parzen:
+        pytest.importorskip("optuna")
     start = constants(NAMES, 1)[8]
     calls = []
-    found = cross_entropy(start, noisy(falling, calls), 240)
+    found = search(start, noisy(falling, calls), 240)
     assert len(calls) >= 240
     assert falling(found.schedule) > falling(start) + 0.02
     assert found.schedule["guidance"][0][1] > found.schedule["guidance"][-1][1]

@@ -18,10 +18,21 @@ from fusion_gym.files import atomic_write, write_json
 from fusion_gym.text import say
 
 from .cells import Cell, file_name, load_result, origin
-from .search import Candidate, Found, constants, cross_entropy, settable, successive_halving
+from .search import (
+    Candidate,
+    Evaluate,
+    Found,
+    constants,
+    cross_entropy,
+    settable,
+    successive_halving,
+    tree_parzen,
+)
 
-CONSTANT, ORACLE, OPEN_LOOP = "best-constant", "best-constant-per-instance", "open-loop"
-RIVALS = (CONSTANT, ORACLE, OPEN_LOOP)
+CONSTANT, ORACLE = "best-constant", "best-constant-per-instance"
+OPEN_LOOP, OPTUNA = "open-loop", "open-loop-optuna"
+OPEN_LOOPS: dict[str, Callable[[Candidate, Evaluate, int], Found]] = {OPEN_LOOP: cross_entropy, OPTUNA: tree_parzen}
+RIVALS = (CONSTANT, ORACLE, *OPEN_LOOPS)
 FIRST_SEED = 1_000_000  # block k of a search has this seed + k; far from those that are judged
 
 Instances = Mapping[str, Mapping[str, Any]]  # arguments of the environment by name
@@ -47,14 +58,15 @@ class Rivals:
 
         Args:
             kind: One of `RIVALS`.
-            instances: The instances that are judged: those that `ORACLE` and `OPEN_LOOP` are tuned on, one by one.
+            instances: The instances that are judged: those that `ORACLE` and `OPEN_LOOPS` are tuned on, one by one.
             tuning: The instances that `CONSTANT` is tuned on, all at once.
             runs: Students that the search for `CONSTANT` trains, at least.
             oracle_runs: The same for each search on a single instance.
             label: Tells apart searches of one kind, by other arguments of the environment.
 
         Raises:
-            UserError: If a finished search of other settings is in the way, or a student cannot be trained.
+            UserError: If a finished search of other settings is in the way, a student cannot be trained, or Optuna is
+                not installed.
         """
         label = f"-{file_name(label)}" if label else ""
         if kind == CONSTANT:
@@ -63,9 +75,9 @@ class Rivals:
         for instance, arguments in instances.items():
             alone = {instance: arguments}
             found[instance] = self._constant(f"{ORACLE}{label}-{file_name(instance)}", alone, oracle_runs)
-            if kind == OPEN_LOOP:
-                title = f"{OPEN_LOOP}{label}-{file_name(instance)}"
-                found[instance] = self._open_loop(title, alone, oracle_runs, found[instance])
+            if kind in OPEN_LOOPS:
+                title = f"{kind}{label}-{file_name(instance)}"
+                found[instance] = self._open_loop(kind, title, alone, oracle_runs, found[instance])
         return found
 
     def _constant(self, title: str, instances: Instances, runs: int) -> Candidate:
@@ -75,8 +87,12 @@ class Rivals:
         evaluate = self._evaluate(title, instances)
         return self._kept(title, instances, runs, lambda: successive_halving(candidates, evaluate, blocks))
 
-    def _open_loop(self, title: str, alone: Instances, runs: int, start: Candidate) -> Candidate:
-        return self._kept(title, alone, runs, lambda: cross_entropy(start, self._evaluate(title, alone), runs))
+    def _open_loop(self, kind: str, title: str, alone: Instances, runs: int, start: Candidate) -> Candidate:
+        search = OPEN_LOOPS[kind]
+        try:
+            return self._kept(title, alone, runs, lambda: search(start, self._evaluate(title, alone), runs))
+        except ImportError as error:
+            raise UserError(f"{kind} needs Optuna: pip install 'fusion-gym[tune]'.") from error
 
     def _evaluate(self, title: str, instances: Instances) -> Callable[[Sequence[tuple[Candidate, int]]], list[float]]:
         def evaluate(asked: Sequence[tuple[Candidate, int]]) -> list[float]:

@@ -154,51 +154,109 @@ def generations(blocks: int) -> int:
     return max(1, math.ceil(0.8 * blocks / POPULATION))
 
 
-def cross_entropy(start: Candidate, evaluate: Evaluate, blocks: int, parts: int = 4, seed: int = 0) -> Found:
-    """The best open-loop schedule near a constant one, by the cross-entropy method (de Boer et al., 2005).
+class Courses:
+    """The courses over an episode that an open-loop search goes through, as vectors of actions.
 
-    The schedule is a line through ``parts`` break points, evenly spaced, for each of guidance, the hardenings that the
-    start has (one strength for them) and the share that stays clean. A generation is drawn around the mean so far and
-    tried on a block of its own; its better third moves mean and spread. In the end the mean is compared with the start
-    on fresh blocks, and the better of the two is the result: the start is beaten or kept.
+    A course is a line through some break points, evenly spaced, for each of guidance, the hardenings that the start has
+    (one strength for them) and whatever else it sets.
+
+    Args:
+        start: A constant schedule.
+        parts: Number of break points.
+
+    Attributes:
+        first: The start as a vector.
+    """
+
+    def __init__(self, start: Candidate, parts: int) -> None:
+        names = list(start)
+        hardenings = [name for name in names if name in HARDENINGS]
+        alike = [name for name in hardenings if start[name][0][1] > 0] or hardenings
+        groups = (alike, *([name] for name in names if name not in HARDENINGS))
+        self._start, self._groups = start, [group for group in groups if group]
+        self._times = np.linspace(0, 1, parts)
+        values = [encode({group[0]: start[group[0]][0][1]}, group[:1])[0] for group in self._groups]
+        self.first = np.repeat(np.array(values, dtype=np.float64), parts)
+
+    def schedule(self, vector: np.ndarray) -> Candidate:
+        """The schedule of a vector, each value in [-1, 1]."""
+        curves = dict(self._start)
+        for group, values in zip(self._groups, vector.reshape(len(self._groups), -1), strict=True):
+            physical = [decode(np.array([value]), group[:1])[group[0]] for value in values]
+            curves |= {name: list(zip(self._times.tolist(), physical, strict=True)) for name in group}
+        return curves
+
+
+def cross_entropy(start: Candidate, evaluate: Evaluate, blocks: int, parts: int = 4, seed: int = 0) -> Found:
+    """The best course near a constant one, by the cross-entropy method (de Boer et al., 2005).
+
+    A generation is drawn around the mean so far and tried on a block of its own; its better third moves mean and
+    spread. In the end the mean is compared with the start on fresh blocks, and the better of the two is the result:
+    the start is beaten or kept.
 
     Args:
         start: A constant schedule.
         evaluate: Scores candidates on blocks.
         blocks: Blocks to spend, at least.
-        parts: Number of break points.
+        parts: Number of break points of a course.
         seed: Seed of the draws.
     """
-    names = list(start)
-    hardenings = [name for name in names if name in HARDENINGS]
-    alike = [name for name in hardenings if start[name][0][1] > 0] or hardenings
-    groups = [group for group in (alike, *([name] for name in names if name not in HARDENINGS)) if group]
-    times = np.linspace(0, 1, parts)
-
-    def schedule(vector: np.ndarray) -> Candidate:
-        curves = dict(start)
-        for group, values in zip(groups, vector.reshape(len(groups), parts), strict=True):
-            physical = [decode(np.array([value]), group[:1])[group[0]] for value in values]
-            curves |= {name: list(zip(times.tolist(), physical, strict=True)) for name in group}
-        return curves
-
+    courses = Courses(start, parts)
     rng = np.random.default_rng(seed)
-    values = [encode({group[0]: start[group[0]][0][1]}, group[:1])[0] for group in groups]
-    mean = np.repeat(np.array(values, dtype=np.float64), parts)
+    mean = courses.first
     spread = np.full(mean.shape, SPREAD)
     trials = Trials(evaluate)
     rounds = generations(blocks)
     for generation in range(rounds):
         drawn = np.clip(mean + spread * rng.standard_normal((POPULATION, len(mean))), -1, 1)
-        numbers = [trials.add(schedule(vector)) for vector in drawn]
+        numbers = [trials.add(courses.schedule(vector)) for vector in drawn]
         trials.run(numbers, range(generation, generation + 1))
         order = np.argsort([-trials.mean(number) for number in numbers], kind="stable")
         elite = drawn[order[:ELITES]]
         mean = KEEP * mean + (1 - KEEP) * elite.mean(0)
         spread = np.maximum(KEEP * spread + (1 - KEEP) * elite.std(0), LEAST_SPREAD)
-    finalists = [trials.add(start), trials.add(schedule(mean))]
-    left = max(1, math.ceil((blocks - rounds * POPULATION) / 2))
-    trials.run(finalists, range(rounds, rounds + left))
+    return _final(trials, [start, courses.schedule(mean)], rounds, blocks - rounds * POPULATION)
+
+
+def tree_parzen(start: Candidate, evaluate: Evaluate, blocks: int, parts: int = 4, seed: int = 0) -> Found:
+    """The same by Optuna's tree-structured Parzen estimator (Bergstra et al., 2011), a block for each trial.
+
+    In the end its best three and the start are compared on fresh blocks.
+
+    Args:
+        start: As in `cross_entropy`, like the others.
+        evaluate: Scores candidates on blocks.
+        blocks: Blocks to spend, at least.
+        parts: Number of break points of a course.
+        seed: Seed of the draws.
+
+    Raises:
+        ImportError: If Optuna is not installed.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    courses = Courses(start, parts)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True))
+    study.enqueue_trial({f"{at:02}": value for at, value in enumerate(courses.first.tolist())})
+    trials = Trials(evaluate)
+    rounds = max(1, math.ceil(0.8 * blocks))
+    for block in range(rounds):
+        trial = study.ask()
+        vector = np.array([trial.suggest_float(f"{at:02}", -1.0, 1.0) for at in range(len(courses.first))])
+        number = trials.add(courses.schedule(vector))
+        trials.run([number], range(block, block + 1))
+        study.tell(trial, trials.mean(number))
+    best = sorted(study.trials, key=lambda trial: trial.value or -math.inf, reverse=True)[:3]
+    found = [courses.schedule(np.array([trial.params[name] for name in sorted(trial.params)])) for trial in best]
+    return _final(trials, [start, *found], rounds, blocks - rounds)
+
+
+def _final(trials: Trials, schedules: Sequence[Candidate], first: int, blocks: int) -> Found:
+    """Compares the last candidates on the blocks that are left, from the first one on, at least one for each."""
+    finalists = [trials.add(schedule) for schedule in schedules]
+    left = max(1, math.ceil(blocks / len(finalists)))
+    trials.run(finalists, range(first, first + left))
     return trials.found(max(finalists, key=trials.mean))
 
 

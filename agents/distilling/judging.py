@@ -76,7 +76,7 @@ def judge(student: nn.Module, run: StudentRun, out: Path, progress: bool) -> tup
 
 def show(title: str, table: dict[str, dict[str, float]]) -> None:
     """Prints a table of mean metrics by method, and how much of the teacher's the student has."""
-    shown = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Table(title=plain(title), box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("method", no_wrap=True)
     for name in REPORTED:
         shown.add_column(name, justify="right", no_wrap=True)
@@ -86,7 +86,7 @@ def show(title: str, table: dict[str, dict[str, float]]) -> None:
         shown.add_row(method, *cells, end_section=method == list(table)[-1])
     shares = [report.share(table["student"][name], table["teacher"][name]) for name in REPORTED]
     shown.add_row("of teacher", *("-" if math.isnan(share) else f"{share:.0%}" for share in shares))
-    Console().print(shown)
+    Console(markup=False, emoji=False, highlight=False).print(shown)  # names of data stand as they are
 
 
 def _short(value: float) -> str:

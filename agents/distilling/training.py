@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 import fusion_gym
-from fusion_gym.archives import ArchiveError, check_archive, write_tensors
+from fusion_gym.archives import check_file, write_tensors
 from fusion_gym.cli import UserError
 from fusion_gym.record import of_episode
 
@@ -95,8 +95,8 @@ def read_state(path: Path, run: StudentRun) -> Mapping[str, Any]:
     Raises:
         UserError: If the file cannot be read, is damaged, or was made under another configuration.
     """
+    check_file(path)
     with _sound(path):
-        check_archive(path, str(path))
         saved = torch.load(path, map_location="cpu", weights_only=True)  # a GPU's state may go on without one
         if not {"log", "env"} <= saved.keys() or not isinstance(saved.get("config", {}), dict):
             raise ValueError("no state of ours")
@@ -111,8 +111,6 @@ def _sound(path: Path, version: str = fusion_gym.__version__) -> Iterator[None]:
     """Says in one sentence why a state cannot be used; it is damaged only where nothing else explains it."""
     try:
         yield
-    except ArchiveError as error:
-        raise UserError(str(error)) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise UserError(f"There is not enough memory for {path}; free some, and resume again.") from error
     except OSError as error:

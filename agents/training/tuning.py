@@ -29,6 +29,7 @@ from tqdm import tqdm
 from fusion_gym import rendering
 from fusion_gym.cli import UserError
 from fusion_gym.files import atomic_write, write_csv
+from fusion_gym.text import say
 
 from ..sb3 import algorithm, make_model
 from .callbacks import FusionMetrics, SeededEval
@@ -166,7 +167,7 @@ def tune(
             value, pruned = _try(trial, config, evaluation_seed, out / "trials" / str(trial.number))
         except ValueError as error:  # settings that do not go together, or a policy that became NaN
             study.tell(trial, state=TrialState.FAIL)
-            print(f"Trial {trial.number} failed: {error}")
+            say(f"Trial {trial.number} failed: {error}")
             failures += 1
             if failures >= max(WARM_UP, trials):
                 raise UserError(f"{failures} trials failed, the last by: {error}") from error
