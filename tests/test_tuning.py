@@ -112,3 +112,44 @@ def test_a_damaged_study_is_named(tmp_path):
     (tmp_path / tuning.STUDY).write_bytes(b"damaged")
     with pytest.raises(UserError, match=tuning.STUDY):
         tuning.open_study(tmp_path, 0, ())
+
+
+@pytest.fixture
+def little_space():
+    """Files of this process cannot grow beyond some kilobytes, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="this system has no such limit")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size is not None else limits[0], limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("size", [0, 9000, 60_000])
+def test_a_study_that_the_disk_has_no_room_for_is_not_called_damaged(size, tmp_path, little_space):
+    little_space(size)
+    with pytest.raises(UserError, match=r"study\.db cannot be written: .*; free some space"):
+        tuning.open_study(tmp_path, 1, ())
+    little_space(None)
+    assert not list(tmp_path.iterdir())
+    assert tuning.open_study(tmp_path, 1, ()).trials == []
+
+
+def test_a_disk_that_fills_up_in_a_search_leaves_the_trials(tmp_path, little_space):
+    study = tuning.open_study(tmp_path, 1, ())
+    for _ in range(3):
+        study.tell(study.ask({}), 1.0)
+
+    @tuning._telling
+    def search(run, out):
+        little_space((tmp_path / tuning.STUDY).stat().st_size)
+        for _ in range(1000):
+            study.tell(study.ask({}), 1.0)
+
+    with pytest.raises(UserError, match=r"study\.db cannot be written: .*; free some space"):
+        search(None, tmp_path)
+    little_space(None)
+    assert len(tuning._ended(tuning.open_study(tmp_path, 1, ()))) >= 3
+
+
+def test_other_errors_of_a_search_stay_what_they_are(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        tuning._telling(lambda run, out: 1 / 0)(None, tmp_path)

@@ -8,9 +8,12 @@ Each trial is a training of its own, judged on the evaluation's students, which 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-from collections.abc import Collection, Mapping
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,57 @@ def _try(trial: Trial, config: Mapping[str, Any], evaluation_seed: int, folder: 
     return float(evaluation.best_mean_reward), report.pruned
 
 
+def _why(path: Path, error: BaseException) -> str | None:
+    """Why a study cannot be kept, in one sentence; None where it is not for its database.
+
+    SQLAlchemy and Optuna wrap SQLite's errors in many classes; its own words tell a full disk from damage.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, sqlite3.Error):
+        cause = getattr(cause, "orig", None) or cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    if any(words in str(cause) for words in ("full", "I/O error", "readonly", "unable to open")):
+        return f"{path} cannot be written: {cause}; free some space, or give another --out."
+    if "locked" in str(cause):
+        return f"{path} is in use by another search; wait for its end, or give another --out."
+    return f"{path} is damaged: {cause}; remove it, or give another --out."
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Says in one sentence why a study cannot be opened; what was begun of a new one is removed."""
+    new = not path.exists()
+    try:
+        yield
+    except Exception as error:  # beside the database's errors all that damaged content can lead to
+        if new:
+            for part in (path, path.with_name(f"{path.name}-journal")):
+                part.unlink(missing_ok=True)
+        why = _why(path, error)
+        if why is None and new:
+            raise
+        raise UserError(why or f"{path} is damaged; remove it, or give another --out.") from error
+
+
+def _telling(search: Callable[..., FrozenTrial]) -> Callable[..., FrozenTrial]:
+    """Has a search of a run in a folder, its second argument, say in one sentence why its study cannot be kept."""
+
+    @functools.wraps(search)
+    def told(run: Any, out: Path, *args: Any, **kwargs: Any) -> FrozenTrial:
+        try:
+            return search(run, out, *args, **kwargs)
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            why = _why(out / STUDY, error)
+            if why is None:
+                raise
+            raise UserError(why) from error
+
+    return told
+
+
 def open_study(out: Path, seed: int, fixed: Collection[str]) -> optuna.Study:
     """The study of a run folder, new or continued; trials that a kill broke off are queued again.
 
@@ -109,17 +163,15 @@ def open_study(out: Path, seed: int, fixed: Collection[str]) -> optuna.Study:
         fixed: Hyperparameters that are not searched; a continued study keeps its own.
 
     Raises:
-        UserError: If the folder's study is damaged.
+        UserError: If the folder's study is damaged, or cannot be written.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     storage = f"sqlite:///{out.resolve() / STUDY}"
-    try:
+    with _opening(out / STUDY):
         study = optuna.create_study(study_name="fusion-gym", storage=storage, direction="maximize", load_if_exists=True)
-    except Exception as error:  # SQLAlchemy raises many classes for the many kinds of damage
-        raise UserError(f"{out / STUDY} is damaged; remove it, or give another --out.") from error
-    if "fixed" not in study.user_attrs:
-        study.set_user_attr("fixed", sorted(fixed))
+        if "fixed" not in study.user_attrs:
+            study.set_user_attr("fixed", sorted(fixed))
     study.sampler = optuna.samplers.TPESampler(n_startup_trials=WARM_UP, seed=seed + len(study.trials))
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=WARM_UP, n_warmup_steps=1)
     for broken in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -128,6 +180,7 @@ def open_study(out: Path, seed: int, fixed: Collection[str]) -> optuna.Study:
     return study
 
 
+@_telling
 def tune(
     config: Mapping[str, Any], out: Path, trials: int, fixed: Collection[str], evaluation_seed: int, progress: bool
 ) -> FrozenTrial:
