@@ -22,6 +22,7 @@ from fusion_gym.stopping import Stopped, stoppable
 from fusion_gym.text import Notice, encodable, plain, say
 
 USER_ERROR, INTERRUPTED, UNHEARD = 2, 130, 141
+_NO_YAML = ("%", "@", "`")  # what begins so is text to people, and nothing to YAML
 MOST_VALUES = 100_000  # of a YAML text; by aliases a short one can stand for any number
 
 
@@ -114,7 +115,7 @@ def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
         if not equals or not name:
             raise UserError(f"{option} {shown!r} is not of the form key=value.")
         try:
-            settings[name.strip()] = _load(text)
+            settings[name.strip()] = text if text.startswith(_NO_YAML) else _load(text)
         except Exception as error:
             raise UserError(f"{option} {shown!r}: the value is not YAML; quote it, or use [..] for a list.") from error
     check_finite(settings)

@@ -138,6 +138,8 @@ class Reader:
             )
         if self.ir_range is not None and self._of_8_bit.count:
             said.append(f"The infrared range has no effect on images of 8 bit: {self._of_8_bit}.")
+        elif self.ir_range is not None and not self._of_16_bit.count:
+            said.append("The infrared range has no effect, for no infrared image of 16 bit was read.")
         if self._faint_ir.count:
             low, high = self._faint_ir.span
             said.append(

@@ -173,7 +173,9 @@ def _fused_file(folder: Path, pair: ImagePair, listed: Callable[[Path], dict[str
         place = (folder / name).parent
         if Path(name).stem in listed(place):
             return listed(place)[Path(name).stem]
-    raise TeacherError(f"{folder} has no fused image for {pair.name}; give one of the same name for each.")
+    raise TeacherError(
+        f"{folder} has no fused image for {pair.name}; give one of the same name for each, as {folder / pair.name}."
+    )
 
 
 def check_folder(spec: str, data: Iterable[str], ir_range: tuple[int, int] | None = None) -> None:

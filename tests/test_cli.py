@@ -17,6 +17,7 @@ import yaml
 import distill_student
 import train_agent
 from agents.distilling import student_run
+from fusion_gym.cli import parse_settings
 
 ROOT = Path(__file__).parent.parent
 TINY = ["teacher=rule:max", "reference=rule:max", "episode_steps=2", "updates_per_step=1"]
@@ -304,6 +305,12 @@ def test_divergence_ends_with_one_sentence(tmp_path, capsys, monkeypatch):
     assert "--learning-rate" in error
     assert (tmp_path / "s" / "losses.png").is_file()
     assert not (tmp_path / "s" / "student.pt").exists()
+
+
+def test_settings_with_signs_that_are_none_of_yaml_are_text():
+    given = ["data=%20d", "teacher=@x.onnx", "a=`b`", "c=my%20data", "d=50%", "e=[1, 2]"]
+    wanted = {"data": "%20d", "teacher": "@x.onnx", "a": "`b`", "c": "my%20data", "d": "50%", "e": [1, 2]}
+    assert parse_settings(given, "--env-kwargs") == wanted
 
 
 # --- mistakes, the same for both commands

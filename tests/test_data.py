@@ -387,6 +387,8 @@ def test_a_range_that_has_no_effect_and_mixed_depths_are_told_of(tmp_path):
         and "infrared range has no effect on images of 8 bit" in said[0]
         and "0.png and 5 more" in said[0]
     )
+    _, said = notices(lambda: load_splits("synthetic-small", (0, 4095)))
+    assert said == ["The infrared range has no effect, for no infrared image of 16 bit was read."]
     mixed = raw(tmp_path, [scene * 257] * 3)
     _, said = notices(lambda: load_splits(mixed))
     assert len(said) == 1 and "Some infrared images have 8 bit" in said[0] and "3.png and 2 more" in said[0]
