@@ -175,10 +175,17 @@ def pair_folders(ir: str | Path, vi: str | Path, split: str = "") -> list[Pair]:
 
 
 def _two_folders(root: Path) -> tuple[Path, Path] | None:
-    folders = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
-    for ir, vi in LAYOUTS:
-        if ir in folders and vi in folders:
-            return folders[ir], folders[vi]
+    folders: dict[str, list[Path]] = {}
+    for entry in sorted(root.iterdir()):
+        if entry.is_dir():
+            folders.setdefault(entry.name.lower(), []).append(entry)
+    for layout in LAYOUTS:
+        found = [folders.get(name, []) for name in layout]
+        twice = next((same for same in found if len(same) > 1), None)
+        if twice and all(found):
+            raise DataError(f"{root} holds {twice[0].name} and {twice[1].name}; remove or rename one.")
+        if all(found):
+            return found[0][0], found[1][0]
     return None
 
 

@@ -303,6 +303,16 @@ def test_two_images_of_one_name_are_refused(tmp_path, folder, other):
         fused_pairs(str(tmp_path / "a" / folder), load_splits("synthetic-small").test[:1])
 
 
+def test_two_folders_of_one_name_but_for_case_are_refused(tmp_path):
+    joined(tmp_path, "a")
+    try:
+        (tmp_path / "a" / "IR").mkdir()
+    except FileExistsError:
+        pytest.skip("this file system ignores case")
+    with pytest.raises(DataError, match="holds IR and ir; remove or rename one"):
+        load_splits(str(tmp_path / "a"))
+
+
 def test_numbers_in_names_are_in_their_own_order(tmp_path):
     names = [f"f{number}.png" for number in (1, 2, 9, 10, 11, 20, 100, 101, 110, 1000)]
     joined(tmp_path, "a", names=names)

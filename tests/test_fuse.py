@@ -242,6 +242,8 @@ def test_names_act_on_no_terminal(tmp_path, pair, capsys):
     arguments = ["--ir", tmp_path / f"{evil}.png", *pair[2:], "--student", "rule:max"]
     assert fuse(*arguments, "--out", tmp_path / "o") == 0
     assert fuse(*arguments, "--out", tmp_path / f"{evil}.gifx") == 2
+    with pytest.raises(SystemExit):
+        fuse(*arguments, "--out", tmp_path / "p", f"--{evil}")  # argparse repeats what it does not know
     told = capsys.readouterr()
     for text in (told.out, told.err):
         assert r"\x1b[31m\x07\x9b2J\u202e\x7f" in text and set(evil) & set(text) <= set("[31m2J")
