@@ -20,6 +20,7 @@ COMMANDS = {
     "export": ("fusion_gym.export", "write a student as ONNX or TorchScript, in float or int8"),
     "metrics": ("fusion_gym.metrics.__main__", "score folders of fused images"),
     "replay": ("fusion_gym.replay", "play recorded episodes again, and check them"),
+    "check-data": ("fusion_gym.check_data", "look through folders of pairs before hours are spent on them"),
     "train-teacher": ("fusion_gym.train_teacher", "train a teacher on images of one's own"),
 }
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fusion_gym import __main__ as front
 from fusion_gym.models.student import StudentError
 
 ROOT = Path(__file__).parent.parent
+OURS = ("fusion_gym", "agents")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"(?:<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -28,12 +30,13 @@ def blocks(page: Path, language: str) -> list[re.Match[str]]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The project's own commands in a page's shell blocks, as words from the script or ``-m`` on."""
+    """The project's own commands in a page's shell blocks, as words from the script, ``-m`` or ``fusion-gym`` on."""
     lines = "\n".join(found["code"] for found in blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines]
+    parts = [part for line in lines for part in line.split(" && ")]
+    words = [[word.removeprefix(".venv/bin/") for word in shlex.split(part, comments=True)] for part in parts]
     ours = [line[1:] for line in words if line[:1] == ["python"]]
-    modules = ("fusion_gym", "agents")
-    return [line for line in ours if line[0].endswith(".py") or (line[0] == "-m" and line[1].startswith(modules))]
+    ours += [["-m", "fusion_gym", *line[1:]] for line in words if line[:1] == ["fusion-gym"]]
+    return [line for line in ours if line[0].endswith(".py") or (line[0] == "-m" and line[1].startswith(OURS))]
 
 
 class _Stop(BaseException):
@@ -45,7 +48,8 @@ _parsers: dict[str, argparse.ArgumentParser] = {}
 
 def parser_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[argparse.ArgumentParser, list[str]]:
     """The parser that a command makes, caught on its way to parsing; and the command's arguments."""
-    name, arguments = (words[1], words[2:]) if words[0] == "-m" else (words[0], words[1:])
+    place = 3 if words[:2] == ["-m", "fusion_gym"] else 2 if words[0] == "-m" else 1
+    name, arguments = " ".join(words[:place]), words[place:]
     if name not in _parsers:
 
         def catch(parser: argparse.ArgumentParser, *_: object) -> None:
@@ -56,10 +60,13 @@ def parser_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[argpar
         with monkeypatch.context() as patch, warnings.catch_warnings(), contextlib.suppress(_Stop):
             warnings.simplefilter("ignore", RuntimeWarning)  # the module may have been imported by another test
             patch.setattr(argparse.ArgumentParser, "parse_args", catch)
-            patch.setattr(sys, "argv", [name])
-            patch.syspath_prepend(Path(name).parent)  # as Python does for a script
-            run = runpy.run_module if words[0] == "-m" else runpy.run_path
-            run(name, run_name="__main__")
+            patch.setattr(sys, "argv", [words[place - 1]])
+            patch.syspath_prepend(Path(words[0]).parent)  # as Python does for a script
+            if place == 3:
+                front.main([words[2]])
+            else:
+                run = runpy.run_module if place == 2 else runpy.run_path
+                run(words[place - 1], run_name="__main__")
     return _parsers[name], arguments
 
 
@@ -92,6 +99,17 @@ def test_options_of_the_training_are_all_explained(monkeypatch):
     parser, _ = parser_of(["train_agent.py"], monkeypatch)
     for action in parser._actions:
         assert any(flag in text for flag in action.option_strings) or action.dest == "help", action.option_strings
+
+
+def test_the_readmes_first_screen_has_exactly_two_commands_that_set_up_everything():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    first = blocks(ROOT / "README.md", "bash")[0]
+    lines = first["code"].splitlines()
+    assert len(lines) == 2 and text[: first.end()].count("\n") < 30
+    assert all(line.startswith("python3 -m venv .venv && .venv/bin/pip install") for line in lines)
+    assert lines[0].endswith("train-agent") and lines[1].endswith("-m pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_an_option_that_does_not_exist_is_found(monkeypatch):
