@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fusion_gym.data import ImagePair, check_sides, load_splits, patch_bank, probe_crops
+from fusion_gym.data import ImagePair, check_sides, load_splits, patch_bank, probe_crops, sets_of
 from fusion_gym.probe import Probe
-from fusion_gym.teachers import fused_pairs
+from fusion_gym.stamps import Stamp, stamp
+from fusion_gym.teachers import files_of, fused_pairs
 from fusion_gym.tensors import unit
 
 
@@ -38,7 +40,6 @@ class Task:
         return load_task, self.spec
 
 
-@lru_cache(maxsize=32)
 def load_task(
     data: str,
     teacher: str,
@@ -50,6 +51,8 @@ def load_task(
     ir_range: tuple[int, int] | None = None,
 ) -> Task:
     """Loads data, runs the teacher over it (or finds its outputs in the cache), and prepares the probe.
+
+    Once for each process, as long as the files stay as they are.
 
     Args:
         data: What `fusion_gym.data.load_splits` takes.
@@ -64,6 +67,14 @@ def load_task(
     Raises:
         ValueError: If the data or the teacher cannot be used; the message is one sentence.
     """
+    spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range)
+    models = (file for name in (teacher, reference) for file in files_of(Path(name)))
+    return _load(spec, stamp((*map(Path, sets_of(data)), *models)))
+
+
+@lru_cache(maxsize=32)
+def _load(spec: tuple[Any, ...], _: Stamp) -> Task:
+    data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range = spec
     splits = load_splits(data, ir_range)
     check_sides(splits.train, patch_size, "patch_size")  # before the teacher's work
     check_sides(splits.val, probe_size, "probe_size")
@@ -71,7 +82,6 @@ def load_task(
     validation = _stacks(splits.val, teacher, reference)
     bank = patch_bank(train, patch_size)
     crops = unit(probe_crops(validation, probe_size, probe_pairs), device)
-    spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range)
     return Task(spec, bank, Probe(*crops.split(1, dim=1)))
 
 

@@ -206,17 +206,23 @@ def content(path: Path) -> str:
 
     An ONNX model may keep its weights in files beside it.
     """
-    if not path.is_file():
+    first, *others = files_of(path)
+    if not first.is_file():
         return ""
-    whole = path.read_bytes()
-    digest = hashlib.sha256(whole)
-    if path.suffix.lower() == ".onnx":
-        for name in external_data(whole):
-            try:
-                digest.update(f"{name} {hashlib.sha256((path.parent / name).read_bytes()).hexdigest()}".encode())
-            except (OSError, ValueError):
-                digest.update(f"{name} is absent".encode())
+    digest = hashlib.sha256(first.read_bytes())
+    for other in others:
+        try:
+            digest.update(f"{other.name} {hashlib.sha256(other.read_bytes()).hexdigest()}".encode())
+        except (OSError, ValueError):
+            digest.update(f"{other.name} is absent".encode())
     return digest.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """A model's file and those that it keeps its tensors in."""
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return [path]
+    return [path, *(path.parent / name for name in external_data(path.read_bytes()))]
 
 
 def external_data(model: bytes) -> list[str]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import fusion_gym
+from fusion_gym import task
 from fusion_gym.export import export_torchscript, onnx_deviation, onnx_model
 from fusion_gym.metrics import REPORTED, Sources, evaluate, invented_excess
 from fusion_gym.models.student import Student
 from fusion_gym.modes import settled
 from fusion_gym.objective import metric_loss
-from fusion_gym.task import load_task
 from fusion_gym.teachers import load_teacher
 from fusion_gym.wrappers import RecordEpisode
 
@@ -81,7 +81,7 @@ def usual():
 @in_each_mode
 @pytest.mark.parametrize("inside", [(0, 3, 5), (1, 2, 4, 6)], ids=["not the steps", "the steps"])
 def test_an_episode_is_the_same_whichever_calls_are_made_in_a_mode(mode, inside, usual):
-    load_task.cache_clear()  # the probe is made in the mode too
+    task._load.cache_clear()  # the probe is made in the mode too
     assert np.array_equal(episode(lambda call: mode() if call in inside else nullcontext()), usual)
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
 from fusion_gym.report import check_pairs
 from fusion_gym.score import Yardstick
-from fusion_gym.teachers import BUILTIN, content, fused_pairs
+from fusion_gym.stamps import Stamp, files_in, stamp
+from fusion_gym.teachers import BUILTIN, content, files_of, fused_pairs
 from fusion_gym.tensors import Fuse, unit
 
 from .. import Agent, load_agent
@@ -107,16 +108,16 @@ def _read(values: Iterable[Any]) -> dict[str, str]:
             part for part in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(part, str)
         )
     names = {name for text in texts if text for name in (text, *sets_of(text))}
-    return {name: digest for name in sorted(names) if (digest := _digest(name))}
+    return {name: digest for name in sorted(names) if (digest := _digest(name, stamp(files_of(Path(name)))))}
 
 
-@cache
-def _digest(name: str) -> str:
+@lru_cache(maxsize=256)
+def _digest(name: str, _: Stamp) -> str:
     path = Path(name)
     if not path.is_dir():
         return content(path)
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
+    for file in files_in(path):
         if file.is_file():
             digest.update(f"{file.relative_to(path)} {content(file)}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

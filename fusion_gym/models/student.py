@@ -17,6 +17,7 @@ from fusion_gym.models import WEIGHTS
 from fusion_gym.models.layers import SLOPE, Convolution, convolution, leaky
 from fusion_gym.models.light import Light
 from fusion_gym.modes import settled
+from fusion_gym.stamps import Stamp, stamp
 
 COARSEST = 8  # the stride of the lowest resolution, in pixels: 64-pixel patches still cover many of its cells
 NEW, TRAINED = "new", "trained"  # what a training can begin with, beside a weights file
@@ -366,7 +367,9 @@ def average(first: Student, second: Student, share: float) -> Student:
     return made.eval().requires_grad_(False)
 
 
-_read_once = lru_cache(maxsize=32)(read_student)
+@lru_cache(maxsize=32)
+def _read_once(path: Path, _: Stamp) -> Student:
+    return read_student(path)
 
 
 def _weights_to_begin_with(start: str, width: int, name: str | None) -> Path:
@@ -400,5 +403,6 @@ def begin(start: str, width: int, name: str | None, generator: torch.Generator) 
     shape = STUDENTS[name] if name else {"width": width}
     if start == NEW:
         return Student(**shape, generator=generator)
-    trained = _read_once(_weights_to_begin_with(start, width, name))
+    path = _weights_to_begin_with(start, width, name)
+    trained = _read_once(path, stamp([path]))
     return grown(trained, shape, generator) if name else copy.deepcopy(trained).train().requires_grad_(True)
