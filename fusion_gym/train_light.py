@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import trange
 
 from fusion_gym.cli import Parser, UserError, guard
-from fusion_gym.data import load_splits, patch_bank
+from fusion_gym.data import check_sides, load_splits, patch_bank
 from fusion_gym.hardening import DIMMING, FADING, GLARE, HARDENINGS, Draw, draw, harden
 from fusion_gym.models.light import Light, grids, scene_statistics
 from fusion_gym.models.student import Student, read_student, save_student, weights_of
@@ -130,8 +130,9 @@ def run(args: argparse.Namespace) -> None:
     student = read_student(weights_of(args.student))
     if not student.light:
         raise UserError(f"The student {args.student} does not even the light; train one with light=True.")
-    stacks = [np.stack((pair.ir, pair.vi)) for pair in load_splits(args.data, args.ir_range).train]
-    patches = unit(patch_bank(stacks, args.patch_size))
+    pairs = load_splits(args.data, args.ir_range).train
+    check_sides(pairs, args.patch_size, "patch_size")
+    patches = unit(patch_bank([np.stack((pair.ir, pair.vi)) for pair in pairs], args.patch_size))
     generator = torch.Generator().manual_seed(args.seed)
     made = train_light(student, patches[:, :1], patches[:, 1:], generator, args.updates, args.progress)
     save_student(made, args.out)

@@ -9,6 +9,7 @@ import argparse
 import copy
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from fusion_gym.sources import add_range
 from fusion_gym.stopping import Stopped, whole
 from fusion_gym.teachers import load_weights
 from fusion_gym.tensors import resolve_device, unit
-from fusion_gym.text import say
+from fusion_gym.text import Notice, say
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -70,6 +71,10 @@ class Crops:
         self.sets = [part for part in self.sets if part]
         if not self.sets:
             raise ValueError(f"No training pair is {size} pixels wide and high; lower --crop or give other data.")
+        small = sum(map(len, pairs)) - sum(map(len, self.sets))
+        if small:
+            said = f"{small} of {sum(map(len, pairs))} training pairs are left out, for they are smaller than --crop {size}."
+            warnings.warn(said, Notice, stacklevel=2)
         self.size, self.rng = size, np.random.default_rng(seed)
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
