@@ -73,7 +73,8 @@ class Crops:
             raise ValueError(f"No training pair is {size} pixels wide and high; lower --crop or give other data.")
         small = sum(map(len, pairs)) - sum(map(len, self.sets))
         if small:
-            said = f"{small} of {sum(map(len, pairs))} training pairs are left out, for they are smaller than --crop {size}."
+            every = sum(map(len, pairs))
+            said = f"{small} of {every} training pairs are left out, for they are smaller than --crop {size}."
             warnings.warn(said, Notice, stacklevel=2)
         self.size, self.rng = size, np.random.default_rng(seed)
 
