@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from fusion_gym.cli import Parser, guard
 from fusion_gym.data import SPLITS, DataError, Pair, few, find_pairs
-from fusion_gym.images import ImageError, luminance, read_file, to_8_bit
+from fusion_gym.images import ImageError, luminance, to_8_bit
 from fusion_gym.opencv import cv2
-from fusion_gym.text import say
+from fusion_gym.sources import Reader
+from fusion_gym.text import plain, say
 
 FAR = 3.0  # pixels of shift from which on a pair is named
 NEAR = 1 / 8  # of the shorter side; what agrees farther off agrees by chance
@@ -35,6 +36,7 @@ class Findings:
         broken: What cannot be used, a sentence each.
         shifts: Estimated shift in pixels by pair, where it can be told.
         places: Names and splits of the pairs by the content of an image.
+        remarks: What else their owner should know, a sentence each.
     """
 
     pairs: Counter[str] = field(default_factory=Counter)
@@ -43,6 +45,7 @@ class Findings:
     broken: list[str] = field(default_factory=list)
     shifts: dict[str, float] = field(default_factory=dict)
     places: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def twice(self) -> list[list[tuple[str, str]]]:
@@ -92,11 +95,11 @@ def check(root: Path, progress: bool = False) -> Findings:
     Raises:
         fusion_gym.data.DataError: If the folder has no known layout, or files without partners.
     """
-    found = Findings()
-    for pair in tqdm(list(all_pairs(root)), desc=f"check {root.name}", unit="pair", disable=not progress):
+    found, reader = Findings(), Reader(keep_depth=True)
+    for pair in tqdm(list(all_pairs(root)), desc=f"check {plain(root.name)}", unit="pair", disable=not progress):
         found.pairs[pair.split or "all"] += 1
         try:
-            (ir, _), (vi, _) = read_file(pair.ir), read_file(pair.vi)
+            ir, vi = reader.infrared(pair.ir), reader.visible(pair.vi)
         except ImageError as error:
             found.broken.append(str(error))
             continue
@@ -113,6 +116,7 @@ def check(root: Path, progress: bool = False) -> Findings:
         moved = shift(*(luminance(to_8_bit(image)) for image in (ir, vi)))
         if moved is not None:
             found.shifts[name] = moved
+    found.remarks = reader.remarks()
     return found
 
 
@@ -127,6 +131,7 @@ def report(root: Path, found: Findings) -> list[str]:
         f"{root}: {sum(found.pairs.values())} pairs, {counts(found.pairs)}.",
         f"  sizes: {counts(found.sizes)}; bits of an image: {counts(found.depths)}.",
         *(f"  unusable: {sentence}" for sentence in found.broken),
+        *(f"  to know: {sentence}" for sentence in found.remarks),
     ]
     if found.shifts:
         far = [name for name, pixels in found.shifts.items() if pixels >= FAR]

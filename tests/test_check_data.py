@@ -72,3 +72,11 @@ def test_what_a_training_would_stumble_over_is_named(harm, sentence, tmp_path, c
 def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
     code, said = told(capsys, tmp_path / "none")
     assert code == 1 and "does not exist" in said
+
+
+def test_what_a_training_would_say_of_the_data_is_said(tmp_path, capsys):
+    fill(tmp_path, "train", [1, 2])
+    write_image(tmp_path / "train" / "ir" / "2.png", 3000 + 2 * scene(2).astype(np.uint16))
+    code, said = told(capsys, tmp_path)
+    assert code == 0 and "to know: Some infrared images have 8 bit" in said
+    assert "2.png: the infrared uses the counts 3000 to 3510 only; --ir-range" in said
