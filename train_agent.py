@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains an agent: see agents/training."""
+"""Trains an agent that sets guidance and hardening: see agents/training."""
 
 import sys
 

@@ -92,11 +92,12 @@ def settings_of(spec: str) -> dict[str, Any]:
         return {}
     from .sb3 import read_description  # brings torch with it
 
-    facts = read_description(Path(spec)) or {}
-    found: dict[str, Any] = {key: facts[key] for key in ("actions", "hidden", "decisions") if key in facts}
-    if "fixed" in facts and "actions" in facts:
-        found["fixed"] = {key: value for key, value in facts["fixed"].items() if key not in facts["actions"]}
-    return found
+    facts = read_description(Path(spec))
+    if facts is None:
+        return {}
+    found = {"actions": list(facts.actions), "hidden": list(facts.hidden)}
+    fixed = {key: value for key, value in facts.fixed.items() if key not in facts.actions}
+    return {**found, **({} if facts.decisions is None else {"decisions": facts.decisions}), "fixed": fixed}
 
 
 def _own_agent(module: str, rest: str, env: gym.Env) -> Any:

@@ -34,6 +34,9 @@ from fusion_gym.files import atomic_path
 from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.wrappers import DiscreteActions
 
+from .description import SIDECAR, Description
+from .schema import fit
+
 # Name on the command line → package and class.
 ALGORITHMS: dict[str, tuple[str, str]] = {
     "ppo": ("stable_baselines3", "PPO"),
@@ -49,12 +52,17 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
     "ppo_lstm": ("sb3_contrib", "RecurrentPPO"),
 }
 HYPERPARAMS = Path(__file__).parent / "hyperparams"
-SIDECAR = "fusion_gym.json"
-# Settings of the file that are not arguments of the algorithm, as in rl-baselines3-zoo.
-RUN_SETTINGS = (
-    *("policy", "n_timesteps", "n_envs", "noise_type", "noise_std", "env_wrapper"),
-    *("imitate", "imitate_episodes"),  # `agents.training.imitation`
-)
+# Settings of the file that are not arguments of the algorithm, as in rl-baselines3-zoo, and their types.
+RUN_SETTINGS: dict[str, Any] = {
+    "policy": str,
+    "n_timesteps": int,
+    "n_envs": int,
+    "noise_type": str | None,
+    "noise_std": float,
+    "env_wrapper": str | None,
+    "imitate": str,  # `agents.training.imitation`
+    "imitate_episodes": int,
+}
 
 
 def algorithm(name: str) -> type[BaseAlgorithm]:
@@ -89,13 +97,26 @@ def hyperparameters(algo: str, env_id: str, overrides: Mapping[str, Any], file: 
     chosen = content.get(env_id, content.get("default"))
     if not isinstance(chosen, dict):
         raise UserError(f"{path} has no settings for {env_id}; {nearest(env_id, content)}")
-    settings = {**chosen, **overrides}
+    return check_hyperparameters(algo, {**chosen, **overrides})
+
+
+def check_hyperparameters(algo: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an algorithm, with whole numbers where it has whole numbers.
+
+    Raises:
+        UserError: If a setting is unknown, not finite or of a wrong type.
+    """
     parameters = inspect.signature(algorithm(algo).__init__).parameters
     known = set(parameters) - {"self", "env", "_init_setup_model"}
-    check_keys(settings, known | set(RUN_SETTINGS), f"hyperparameter of {algo}")
+    check_keys(settings, known | RUN_SETTINGS.keys(), f"hyperparameter of {algo}")
     check_finite(settings)
-    defaults = {name: parameter.default for name, parameter in parameters.items()} | {"n_timesteps": 1, "n_envs": 1}
-    return {name: _checked(name, value, defaults.get(name)) for name, value in settings.items()}
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return {
+        name: fit(value, RUN_SETTINGS[name], f"The hyperparameter {name}")
+        if name in RUN_SETTINGS
+        else _checked(name, value, defaults.get(name))
+        for name, value in settings.items()
+    }
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:
@@ -130,7 +151,7 @@ def make_model(algo: str, env: GymEnv, settings: Mapping[str, Any], **arguments:
         given["action_noise"] = NormalActionNoise(zero, zero + settings.get("noise_std", 0.1))
     try:
         return algorithm(algo)(settings.get("policy", "MlpPolicy"), env, **given, **arguments)
-    except (ArithmeticError, AssertionError, KeyError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # of SB3, Gymnasium and torch, each with classes of its own for what it does not take
         raise UserError(f"{algo} does not take these settings: {error or 'an assertion of SB3 failed'}") from error
 
 
@@ -173,11 +194,11 @@ def save_model(
         temporary.write_bytes(buffer.getvalue())
 
 
-def read_description(path: Path) -> dict[str, Any] | None:
+def read_description(path: Path) -> Description | None:
     """What `save_model` wrote about a model; None where the zip was written by another program.
 
     Raises:
-        UserError: If the file is missing or no zip.
+        UserError: If the file is missing or no zip, or what it says is not of the right types.
     """
     if not path.is_file():
         raise UserError(f"The agent file {path} does not exist.")
@@ -185,13 +206,14 @@ def read_description(path: Path) -> dict[str, Any] | None:
         check_file(path)
         with zipfile.ZipFile(path) as archive:
             known = SIDECAR in archive.namelist()
-        return json.loads(read_member(path, SIDECAR, MOST_TEXT)) if known else None
+        text = read_member(path, SIDECAR, MOST_TEXT) if known else None
     except ArchiveError as error:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, RecursionError) as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(f"{path} is not an agent's zip file, or it is damaged; give one that SB3 saved.") from error
+    return None if text is None else Description.parse(text, str(path))
 
 
 def read_entry(path: Path, name: str) -> bytes:
@@ -247,30 +269,29 @@ def load_model(path: str | Path, env: gym.Env, trust: bool = False) -> Any:
     facts = read_description(path)
     if facts is None:
         return _load_foreign(path, env, names, trust)
-    try:
-        algo, actions, features = facts["algo"], tuple(facts["actions"]), facts["features"]
-        policy_name, policy_kwargs = facts["policy"], dict(facts["policy_kwargs"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: its {SIDECAR} lacks {error}.") from error
-    if actions != names:
+    if facts.actions != names:
         raise UserError(
-            f"{path} was trained to set {', '.join(actions)}; this environment has {', '.join(names)}: "
+            f"{path} was trained to set {', '.join(facts.actions)}; this environment has {', '.join(names)}: "
             "give the environment the same actions."
         )
-    if features != [feature.name for feature in OBSERVATIONS]:
-        raise UserError(f"{path} was trained on other observations (version {facts.get('version')}); train it anew.")
-    cls = algorithm(algo)
-    discrete = algo == "dqn"
+    if list(facts.features) != [feature.name for feature in OBSERVATIONS]:
+        raise UserError(f"{path} was trained on other observations (version {facts.version}); train it anew.")
+    if facts.algo not in ALGORITHMS:
+        raise UserError(f"{path} is of an algorithm {facts.algo!r}; {nearest(facts.algo, ALGORITHMS)}")
+    cls = algorithm(facts.algo)
+    discrete = facts.algo == "dqn"
     action_space = DiscreteActions.space(names) if discrete else env.action_space
     given: list[Any] = [env.observation_space, action_space]
-    policy_class = cls.policy_aliases[policy_name]
-    if "lr_schedule" in inspect.signature(policy_class.__init__).parameters:
-        given.append(lambda _: 0.0)
     try:
+        policy_class = cls.policy_aliases[facts.policy]
+        if "lr_schedule" in inspect.signature(policy_class.__init__).parameters:
+            given.append(lambda _: 0.0)
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten at once
-            policy = policy_class(*given, **policy_kwargs)
+            policy = policy_class(*given, **facts.policy_kwargs)
         policy.load_state_dict(read_tensors(path)[0]["policy"])
-    except (KeyError, RuntimeError, TypeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of SB3 and torch, whatever the description makes them do
         raise UserError(f"{path} is damaged: its weights do not fit its description.") from error
     policy.set_training_mode(False)
     return DiscreteAgent(policy, names) if discrete else policy

@@ -22,6 +22,7 @@ import yaml
 
 from fusion_gym.cli import UserError, check_keys, parse_settings, read_yaml
 
+CONFIG = "config.yml"  # of a run, in its folder
 _NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false", type(None): "null"}
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n {5,}.*)*)", re.M)
 S = TypeVar("S", bound="Settings")
@@ -280,15 +281,15 @@ def refuse(
         raise UserError(f"{', '.join(names)} {verb} not for {why}")
 
 
-def earlier_run(folder: Path, name: str) -> Path:
+def earlier_run(folder: Path) -> Path:
     """The configuration of an earlier run.
 
     Raises:
         UserError: If the folder has none.
     """
-    if not (folder / name).is_file():
-        raise UserError(f"{folder} has no {name}; give --resume the folder of an earlier run.")
-    return folder / name
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} has no {CONFIG}; give --resume the folder of an earlier run.")
+    return folder / CONFIG
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -209,7 +209,7 @@ def bench_ppo(args: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     import stable_baselines3
 
-    import train_agent
+    from agents.training import command
     from fusion_gym.distiller import Distiller
     from fusion_gym.probe import Probe
 
@@ -240,13 +240,13 @@ def bench_ppo(args: argparse.Namespace) -> dict[str, Any]:
     timed(Distiller, "measure", "student updates")
     timed(Probe, "read", "scoring")
     timed(stable_baselines3.PPO, "train", "PPO update")
-    timed(train_agent, "train", "all")
-    whole, train_agent.train = train_agent.train, train
-    train_agent.compare = lambda *_, **__: {}  # the table at the end is not training
+    timed(command, "train", "all")
+    whole, command.train = command.train, train
+    command.compare = lambda *_, **__: {}  # the table at the end is not training
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "run")
         options = f"--algo ppo --env {args.env} --n-envs 1 --vec-env dummy -n 128 --seed 0 --no-progress --out".split()
-        code = train_agent.main([*options, out, "--eval-freq", "0"])  # an evaluation is more of the same steps
+        code = command.main([*options, out, "--eval-freq", "0"])  # an evaluation is more of the same steps
     if code:
         raise SystemExit(code)
     seconds = total.pop("all")

@@ -15,6 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from agents import SHIPPED, load_agent, sb3
 from agents.environments import make_checked
 from agents.scripted import SCHEDULES
+from agents.training.agent_run import AgentRun
 from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
 from agents.training.evaluation import evaluate, extremes
 from agents.training.runs import WorkerSetup, make_envs
@@ -211,7 +212,7 @@ OFTEN = {"learning_starts": 4, "buffer_size": 64, "train_freq": 1, "gradient_ste
 
 
 def train(folder, steps, algo="sac"):
-    config = {"env": FAST, "env_kwargs": TINY, "n_envs": 1, "vec_env": "dummy", "hyperparams": {}}
+    config = AgentRun(env=FAST, env_kwargs=TINY)
     hyperparams = sb3.hyperparameters(algo, FAST, OFTEN if algo == "sac" else {})
     envs, judges = make_envs(config, 0, folder), make_envs(config, 9)
     model = sb3.make_model(algo, envs, hyperparams, seed=0, device="cpu")
@@ -253,7 +254,7 @@ def test_a_checkpoint_holds_all_that_continuing_needs(tmp_path):
 
 
 def test_evaluations_see_the_same_students():
-    config = {"env": FAST, "env_kwargs": TINY, "n_envs": 1, "vec_env": "dummy", "hyperparams": {}}
+    config = AgentRun(env=FAST, env_kwargs=TINY)
     agent = load_agent("constant", make_checked(FAST, TINY))
     envs = make_envs(config, 3)
     assert evaluate(agent, envs, 3, 5) == evaluate(agent, envs, 3, 5)

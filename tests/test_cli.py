@@ -17,6 +17,7 @@ import yaml
 import distill_student
 import train_agent
 from agents.distilling import student_run
+from agents.training import judging
 from fusion_gym.cli import parse_settings
 
 ROOT = Path(__file__).parent.parent
@@ -29,8 +30,8 @@ STUDENT = ["--data", "synthetic-small", "--teacher", "rule:max", "--width", "4",
 
 @pytest.fixture(autouse=True)
 def short_report(monkeypatch):
-    monkeypatch.setattr(train_agent, "REPORT_EPISODES", 2)
-    monkeypatch.setattr(train_agent, "EXTREME_EPISODES", 1)
+    monkeypatch.setattr(judging, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(judging, "EXTREME_EPISODES", 1)
 
 
 def distil(out, *more, updates=16, decisions=8):

@@ -164,8 +164,9 @@ def test_killed_processes_and_nodes_change_no_result(cluster, envs, local, capsy
 @pytest.mark.slow
 def test_a_training_on_the_cluster_is_the_local_one(cluster, tmp_path, monkeypatch):
     import train_agent
+    from agents.training import judging
 
-    monkeypatch.setattr(train_agent, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(judging, "REPORT_EPISODES", 2)
     common = ["--env", ENV.split(":")[1], "--seed", "1", "--no-progress", "--n-envs", "2", "-n", "12"]
     settings = ["-p", "n_steps=6", "batch_size=6", "--eval-freq", "0", "--env-kwargs"]
     settings += [f"{key}={value}" for key, value in TINY.items()]

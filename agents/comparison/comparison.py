@@ -28,6 +28,7 @@ from fusion_gym.teachers import check_folder
 from fusion_gym.text import say
 
 from .. import settings_of
+from ..schema import CONFIG
 from . import report
 from .cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
 from .comparison_run import ComparisonRun
@@ -38,7 +39,7 @@ from .workers import Failure, Pool
 if TYPE_CHECKING:
     from .ray_pool import RayPool
 
-CONFIG, TITLE, OUT = "config.yml", "compare", Path("runs/comparison")
+TITLE, OUT = "compare", Path("runs/comparison")
 # Arguments of the environment that are not an instance's: they are options of the command, or alike for all.
 _PARAMETERS = inspect.signature(FusionDistillEnv.__init__).parameters
 _NOT_OF_INSTANCES = ("self", "episode_steps", "updates_per_step", "device", "threads", "render_mode")

@@ -21,12 +21,12 @@ from fusion_gym.text import say
 
 from .. import Agent, load_agent
 from ..environments import make_checked
-from ..schema import add_options, earlier_run, given, refuse
+from ..schema import CONFIG, add_options, earlier_run, given, refuse
 from ..students import ENVIRONMENT
 from .judging import curves, judge
 from .page import student_page
 from .student_run import StudentRun
-from .training import CONFIG, train
+from .training import train
 
 USUAL = Path("runs/student")
 RESUMED = ("resume", "trust", "progress", "dry_run")  # options that a resumed run takes
@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tupl
         UserError: If a setting is not allowed, or the folder does not fit what is asked.
     """
     if args.resume is not None:
-        path = earlier_run(args.resume, CONFIG)
+        path = earlier_run(args.resume)
         refuse(StudentRun, parser, args, RESUMED, f"--resume: {args.resume} goes on as its {CONFIG} says.")
         return args.resume, StudentRun.read(path)
     out = unused(args.out) if args.out else free_folder(USUAL)

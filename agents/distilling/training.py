@@ -17,11 +17,11 @@ from fusion_gym.cli import UserError
 from fusion_gym.record import of_episode
 
 from .. import Agent
-from ..schema import check_same
+from ..schema import CONFIG, check_same
 from .judging import curves
 from .student_run import StudentRun
 
-CONFIG, STATE, RECORD = "config.yml", "state.pt", "episode.json"
+STATE, RECORD = "state.pt", "episode.json"
 
 
 def train(env: Any, agent: Agent, run: StudentRun, out: Path, progress: bool) -> list[dict[str, float]]:

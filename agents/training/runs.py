@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -13,30 +13,16 @@ from typing import Any, cast
 import gymnasium as gym
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from fusion_gym import rendering
 from fusion_gym.cli import UserError
 from fusion_gym.stopping import leave_to_parent
 
 from ..environments import full_id
-from .population_vec_env import PopulationVecEnv
+from .agent_run import AgentRun
+from .vec_envs import VEC_ENVS
 
-
-def _ray_vec_env(makers: list[Callable[[], gym.Env]]) -> VecEnv:
-    try:
-        from .ray_vec_env import RayVecEnv
-    except ImportError as error:
-        raise UserError("--vec-env ray needs Ray: pip install 'fusion-gym[scale]'.") from error
-    return RayVecEnv(makers)
-
-
-VEC_ENVS: dict[str, Callable[[list[Callable[[], gym.Env]]], VecEnv]] = {
-    "dummy": DummyVecEnv,
-    "population": PopulationVecEnv,
-    "ray": _ray_vec_env,
-    "subproc": SubprocVecEnv,
-}
 INFO_KEYWORDS = ("score", "score_clean", "score_hardened", "diverged")  # columns of the monitor files
 
 
@@ -59,27 +45,27 @@ class WorkerSetup:
             raise UserError(f"There is no wrapper {self.wrapper!r}; give package.module.Class.") from error
 
 
-def make_envs(config: Mapping[str, Any], seed: int, folder: Path | None = None) -> VecEnv:
+def make_envs(run: AgentRun, seed: int, folder: Path | None = None) -> VecEnv:
     """The environments of a run.
 
     Args:
-        config: The run's configuration.
+        run: The run's configuration.
         seed: Seed of the first environment; the others follow.
         folder: Where the monitor files go; None writes none. Existing ones are continued.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     going_on = folder is not None and (folder / "0.monitor.csv").is_file()
-    afar = config["vec_env"] == "ray"  # where this machine's folders may not exist
+    afar = run.vec_env == "ray"  # where this machine's folders may not exist
     envs = make_vec_env(
-        full_id(config["env"]),
-        config["n_envs"],
+        full_id(run.env),
+        run.n_envs,
         seed,
         monitor_dir=None if folder is None or afar else str(folder),
         monitor_kwargs={"info_keywords": INFO_KEYWORDS, "override_existing": not going_on},
-        wrapper_class=WorkerSetup(config["hyperparams"].get("env_wrapper")),
-        env_kwargs=dict(config["env_kwargs"]),
-        vec_env_cls=cast(Any, VEC_ENVS[config["vec_env"]]),
+        wrapper_class=WorkerSetup(run.wrapper),
+        env_kwargs=dict(run.env_kwargs),
+        vec_env_cls=cast(Any, VEC_ENVS[run.vec_env]),
     )
     if folder is None or not afar:
         return envs
@@ -89,7 +75,7 @@ def make_envs(config: Mapping[str, Any], seed: int, folder: Path | None = None) 
 
 
 @contextmanager
-def opened(config: Mapping[str, Any], seed: int, folder: Path | None = None) -> Iterator[VecEnv]:
+def opened(run: AgentRun, seed: int, folder: Path | None = None) -> Iterator[VecEnv]:
     """`make_envs`, closed at the end whatever happens.
 
     Raises:
@@ -97,7 +83,7 @@ def opened(config: Mapping[str, Any], seed: int, folder: Path | None = None) -> 
     """
     envs: VecEnv | None = None
     try:
-        envs = make_envs(config, seed, folder)
+        envs = make_envs(run, seed, folder)
         yield envs
     except (EOFError, ConnectionError) as error:
         raise UserError(

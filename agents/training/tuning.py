@@ -12,7 +12,7 @@ import functools
 import inspect
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from fusion_gym.files import atomic_write, write_csv
 from fusion_gym.text import say
 
 from ..sb3 import algorithm, make_model
+from ..schema import CONFIG, check_same
+from .agent_run import AgentRun
 from .callbacks import FusionMetrics, SeededEval
 from .runs import opened
 
@@ -90,16 +92,16 @@ class _Report(BaseCallback):
         return not self.pruned
 
 
-def _try(trial: Trial, config: Mapping[str, Any], evaluation_seed: int, folder: Path) -> tuple[float, bool]:
+def _try(trial: Trial, run: AgentRun, evaluation_seed: int, folder: Path) -> tuple[float, bool]:
     """Trains under a trial's hyperparameters: the best mean return of an evaluation, and whether it was broken off."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {**config["hyperparams"], **trial.params}
-    with opened(config, config["seed"]) as envs, opened(config, config["seed"]) as judge_envs:
-        model = make_model(config["algo"], envs, settings, seed=config["seed"], device="cpu")
-        freq = max(1, config["eval_freq"] // config["n_envs"])
-        evaluation = SeededEval(judge_envs, evaluation_seed, folder, lambda: None, freq, config["eval_episodes"])
+    settings = {**run.hyperparams, **trial.params}
+    with opened(run, run.seed) as envs, opened(run, run.seed) as judge_envs:
+        model = make_model(run.algo, envs, settings, seed=run.seed, device="cpu")
+        freq = max(1, run.eval_freq // run.n_envs)
+        evaluation = SeededEval(judge_envs, evaluation_seed, folder, lambda: None, freq, run.eval_episodes)
         report = _Report(trial, evaluation)
-        model.learn(config["n_timesteps"], [FusionMetrics(), evaluation, report])
+        model.learn(run.n_timesteps, [FusionMetrics(), evaluation, report])
     return float(evaluation.best_mean_reward), report.pruned
 
 
@@ -182,12 +184,12 @@ def open_study(out: Path, seed: int, fixed: Collection[str]) -> optuna.Study:
 
 @_telling
 def tune(
-    config: Mapping[str, Any], out: Path, trials: int, fixed: Collection[str], evaluation_seed: int, progress: bool
+    run: AgentRun, out: Path, trials: int, fixed: Collection[str], evaluation_seed: int, progress: bool
 ) -> FrozenTrial:
     """Searches until a study has a number of finished trials; the best hyperparameters are kept after each.
 
     Args:
-        config: Configuration of the run, whose ``n_timesteps`` each trial trains for.
+        run: Configuration of the run, whose ``n_timesteps`` each trial trains for.
         out: Folder of the run, for ``study.db``, ``best.yml``, ``trials.csv`` and ``trials.png``.
         trials: Number of trials in all.
         fixed: Hyperparameters that stay as they are.
@@ -200,16 +202,20 @@ def tune(
     Raises:
         UserError: If no trial ends well.
     """
-    if config["eval_freq"] == 0:
+    if run.eval_freq == 0:
         raise UserError("--eval-freq 0 is not for --tune, which judges trials by their evaluations.")
     if trials < 1:
         raise UserError(f"--tune {trials} is not allowed; give a number of trials from 1 on.")
-    study = open_study(out, config["seed"], fixed)
-    searched = space(config["algo"], study.user_attrs["fixed"])
+    study = open_study(out, run.seed, fixed)
+    if "run" in study.user_attrs:
+        check_same(out / CONFIG, run.identity(), out / STUDY, study.user_attrs["run"])
+    else:
+        study.set_user_attr("run", run.identity())
+    searched = space(run.algo, study.user_attrs["fixed"])
     if not searched:
-        raise UserError(f"There is nothing left to search for {config['algo']}; leave out some of -p.")
+        raise UserError(f"There is nothing left to search for {run.algo}; leave out some of -p.")
     if not study.trials:  # the file's own settings are the first trial, as far as they are in the space
-        usual = {name: config["hyperparams"][name] for name in searched if name in config["hyperparams"]}
+        usual = {name: run.hyperparams[name] for name in searched if name in run.hyperparams}
         study.enqueue_trial({name: value for name, value in usual.items() if _within(searched[name], value)})
     ended = len(_ended(study))
     bar = tqdm(total=trials, initial=ended, desc="tune", unit="trial", disable=not progress)
@@ -217,7 +223,7 @@ def tune(
     while len(_ended(study)) < trials:
         trial = study.ask(searched)
         try:
-            value, pruned = _try(trial, config, evaluation_seed, out / "trials" / str(trial.number))
+            value, pruned = _try(trial, run, evaluation_seed, out / "trials" / str(trial.number))
         except ValueError as error:  # settings that do not go together, or a policy that became NaN
             study.tell(trial, state=TrialState.FAIL)
             say(f"Trial {trial.number} failed: {error}")
@@ -226,7 +232,7 @@ def tune(
                 raise UserError(f"{failures} trials failed, the last by: {error}") from error
             continue
         study.tell(trial, None if pruned else value, TrialState.PRUNED if pruned else TrialState.COMPLETE)
-        _write(study, config, out)
+        _write(study, run, out)
         bar.update()
         bar.set_postfix(best=f"{study.best_value:.4f}")
     bar.close()
@@ -244,10 +250,10 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def _write(study: optuna.Study, config: Mapping[str, Any], out: Path) -> None:
+def _write(study: optuna.Study, run: AgentRun, out: Path) -> None:
     """The best settings as a file for --config, all trials as a table and a picture."""
-    best = {**config["hyperparams"], **study.best_params}
-    name = config["env"].split(":")[-1]
+    best = {**run.hyperparams, **study.best_params}
+    name = run.env.split(":")[-1]
     atomic_write(out / BEST, yaml.safe_dump({name: best}, sort_keys=False))
     ended = _ended(study)
     last = [trial.value if trial.value is not None else max(trial.intermediate_values.values()) for trial in ended]
