@@ -31,6 +31,7 @@ from fusion_gym import archives
 from fusion_gym.archives import MOST_TEXT, ArchiveError, check_file, read_member
 from fusion_gym.cli import UserError, check_finite, check_keys, nearest, read_yaml
 from fusion_gym.files import atomic_path
+from fusion_gym.modes import settled
 from fusion_gym.observations import OBSERVATIONS
 from fusion_gym.wrappers import DiscreteActions
 
@@ -250,6 +251,7 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[
     return found, variables or {}
 
 
+@settled()
 def load_model(path: str | Path, env: gym.Env, trust: bool = False) -> Any:
     """Loads a trained agent for acting.
 
@@ -294,7 +296,25 @@ def load_model(path: str | Path, env: gym.Env, trust: bool = False) -> Any:
     except Exception as error:  # of SB3 and torch, whatever the description makes them do
         raise UserError(f"{path} is damaged: its weights do not fit its description.") from error
     policy.set_training_mode(False)
-    return DiscreteAgent(policy, names) if discrete else policy
+    return DiscreteAgent(policy, names) if discrete else TrainedAgent(policy)
+
+
+class TrainedAgent:
+    """A trained policy, which acts the same whatever modes torch has around the call.
+
+    Args:
+        model: What chooses the action.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @settled()
+    def predict(
+        self, observation: np.ndarray, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """What SB3's ``predict`` gives."""
+        return self.model.predict(observation, state, episode_start, deterministic)
 
 
 class DiscreteAgent:
@@ -308,6 +328,7 @@ class DiscreteAgent:
     def __init__(self, model: Any, names: tuple[str, ...]) -> None:
         self.model, self.names = model, names
 
+    @settled()
     def predict(
         self, observation: np.ndarray, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
@@ -339,7 +360,7 @@ def _load_foreign(path: Path, env: gym.Env, names: tuple[str, ...], trust: bool)
         return DiscreteAgent(model, names)
     if model.action_space.shape != env.action_space.shape:
         raise UserError(f"{path} gives actions of shape {model.action_space.shape}, not of this environment.")
-    return model
+    return TrainedAgent(model)
 
 
 def _guess(data: Mapping[str, Any]) -> str:

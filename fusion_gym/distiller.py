@@ -193,6 +193,12 @@ class Distiller:
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what was pickled; what `torch.inference_mode` makes of it could not be trained on."""
+        self.__dict__ = state
+        if torch.is_inference_mode_enabled():
+            self.__dict__ = copy.deepcopy(self).__dict__
+
     @settled()
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on, as copies."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusion_gym.data import ImagePair, check_sides, load_splits, patch_bank, probe_crops, sets_of
+from fusion_gym.modes import settled
 from fusion_gym.probe import Probe
 from fusion_gym.stamps import Stamp, stamp
 from fusion_gym.teachers import files_of, fused_pairs
@@ -40,6 +41,7 @@ class Task:
         return load_task, self.spec
 
 
+@settled()
 def load_task(
     data: str,
     teacher: str,

@@ -1,5 +1,7 @@
 """What is computed does not depend on torch's modes that a program has set around a call."""
 
+import copy
+import pickle
 import threading
 from contextlib import ExitStack, contextmanager, nullcontext
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import fusion_gym
+from agents import load_agent
 from fusion_gym import task
 from fusion_gym.export import export_torchscript, onnx_deviation, onnx_model
 from fusion_gym.metrics import REPORTED, Sources, evaluate, invented_excess
@@ -83,6 +86,29 @@ def usual():
 def test_an_episode_is_the_same_whichever_calls_are_made_in_a_mode(mode, inside, usual):
     task._load.cache_clear()  # the probe is made in the mode too
     assert np.array_equal(episode(lambda call: mode() if call in inside else nullcontext()), usual)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"])
+@in_each_mode
+def test_copies_made_in_a_mode_are_trained_outside(copied, mode):
+    env = gym.make(FAST, **SMALL).unwrapped
+    env.reset(seed=1)
+    action = np.zeros(env.action_space.shape, np.float32)
+    with mode():
+        other = copied(env)
+    assert np.array_equal(other.step(action)[0], env.step(action)[0])
+
+
+@in_each_mode
+def test_a_trained_agent_is_loaded_and_acts_the_same_in_any_mode(mode):
+    pytest.importorskip("stable_baselines3")
+    env = gym.make(FAST, **SMALL)
+    observation, _ = env.reset(seed=1)
+    agent = load_agent("ppo", env)
+    wanted = agent.predict(observation, deterministic=True)[0]
+    with mode():
+        for one in (agent, load_agent("ppo", env)):
+            assert np.array_equal(one.predict(observation, deterministic=True)[0], wanted)
 
 
 @in_each_mode
