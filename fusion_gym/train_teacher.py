@@ -23,6 +23,7 @@ from fusion_gym.archives import read_tensors, write_tensors
 from fusion_gym.cli import Parser, UserError, check_seed, guard
 from fusion_gym.data import ImagePair, load_splits, sets_of
 from fusion_gym.folders import of_run, unused
+from fusion_gym.hardening import illumination
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
@@ -90,6 +91,13 @@ class Crops:
         images = unit(np.stack(crops))
         return images[:, :1], images[:, 1:]
 
+    def unlit(self, vi: Tensor, share: float) -> Tensor:
+        """Visible crops, (N, 1, H, W) in [0, 1], a share of them under- or over-exposed, at strengths from U(0, 1)."""
+        if share == 0:
+            return vi
+        chosen, strength, dark = torch.from_numpy(self.rng.random((3, len(vi)))).to(vi)
+        return illumination(vi, strength * (chosen < share), dark < 0.5)
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
@@ -109,6 +117,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="torch's threads")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--unlit",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the crops whose visible image is under- or over-exposed before it is fused; worth is judged "
+        "against the image as it was",
+    )
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument(
         "--goals", nargs="+", default=[], metavar="METRIC=WEIGHT", help="weights of metrics in the objective"
@@ -181,7 +197,8 @@ class Training:
             group["lr"] = rate
         device = next(self.net.parameters()).device
         ir, vi = (image.to(device) for image in self.crops.batch(args.batch_size))
-        worth = objective(self.net(ir, vi), ir, vi, goals)
+        seen = self.crops.unlit(vi, args.unlit)
+        worth = objective(self.net(ir, seen), ir, vi, goals)
         loss = loss_of(worth, goals).mean()
         if not torch.isfinite(loss):
             raise UserError(f"The training diverged at update {self.done}; lower --learning-rate.")
@@ -252,6 +269,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--updates {args.updates} is not allowed; give a number from 0 on.")
     if not 0 < args.learning_rate < math.inf:
         raise UserError(f"--learning-rate {args.learning_rate} is not allowed; give a number above 0.")
+    if not 0 <= args.unlit <= 1:
+        raise UserError(f"--unlit {args.unlit} is not allowed; give a share from 0 to 1.")
     check_seed(args.seed)
     if args.resume and args.start is not None:
         raise UserError("--start is where a training begins; leave it out with --resume.")

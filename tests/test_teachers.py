@@ -22,7 +22,7 @@ from fusion_gym.teachers import (
     fused_pairs,
     load_teacher,
 )
-from fusion_gym.train_teacher import main
+from fusion_gym.train_teacher import Crops, main
 
 
 class Mixture(torch.nn.Module):
@@ -146,6 +146,18 @@ def test_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch)
     whole, cut = (torch.load(tmp_path / run / "teacher.pt", weights_only=True) for run in ("whole", "cut"))
     Teacher().load_state_dict(whole)
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
+
+
+def test_a_share_of_the_crops_is_fused_in_bad_light_and_none_where_none_is_asked_for():
+    pairs = load_splits("synthetic-small").train
+    crops = Crops([pairs], 32, seed=0)
+    vi = 0.2 + 0.6 * torch.rand(400, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert crops.unlit(vi, 0.0) is vi
+    made = crops.unlit(vi, 0.3)
+    changed = (made != vi).flatten(1).any(1)
+    assert 0.2 < changed.float().mean() < 0.4
+    mean = (made - vi).mean((1, 2, 3))[changed]
+    assert (mean > 0.05).any() and (mean < -0.05).any() and 0 <= made.min() <= made.max() <= 1
 
 
 def test_resuming_nothing_is_a_mistake(tmp_path, capsys):
@@ -322,6 +334,7 @@ def test_a_request_to_stop_saves_between_two_updates(tmp_path, monkeypatch, caps
         (["--updates", "-1"], "--updates -1 is not allowed"),
         (["--batch-size", "0"], "--batch-size 0 is not allowed"),
         (["--save-freq", "0"], "--save-freq 0 is not allowed"),
+        (["--unlit", "1.5"], "--unlit 1.5 is not allowed; give a share from 0 to 1"),
         (["--learning-rate", "nan"], "--learning-rate nan is not allowed"),
         (["--seed", "-1"], "seed=-1 is not allowed"),
     ],
