@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from fusion_gym.headers import pointer_at
 from fusion_gym.stopping import Stopped, stoppable
 from fusion_gym.text import Notice, encodable, plain, say
 
@@ -137,7 +138,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         where = f" at line {place.line + 1}" if place else ""
         raise UserError(f"{path} is not valid YAML{where}; correct it.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings; it takes lines of the form 'name: value'.")
+        said = pointer_at(path) or f"{path} holds no settings; it takes lines of the form 'name: value'."
+        raise UserError(said)
     return content
 
 

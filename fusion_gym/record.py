@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 
 from fusion_gym.files import write_json
+from fusion_gym.headers import pointer_at
 
 FORMAT = "fusion-gym episode 1"
 ENDS = ("terminated", "truncated", "unfinished")
@@ -82,7 +83,8 @@ class Record:
         except OSError as error:
             raise RecordError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, RecursionError) as error:
-            raise RecordError(f"{path} is not an episode's record: it is not JSON.") from error
+            said = pointer_at(path) or f"{path} is not an episode's record: it is not JSON."
+            raise RecordError(said) from error
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise RecordError(f"{path} is not an episode's record: it does not say format {FORMAT!r}.")
         facts = {"claimed" if key == "return" else key: value for key, value in facts.items() if key != "format"}

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 
 _ERRORS = "fusion_gym.alike"
-_ALIKE = dict(zip("−–—‑×·•…↓↑→←’‘“”°±≤≥≈", "----x.*.v^><''\"\"o~<>~", strict=True))  # one for one: columns stay in line
+_ALIKE = dict(zip("−–—‑×·•↓↑→←’‘“”°≤≥≈", "----x.*v^><''\"\"o<>~", strict=True)) | {"…": "...", "±": "+-", "√": "sqrt"}
 
 
 class Notice(UserWarning):
@@ -43,8 +43,6 @@ def _alike(error: UnicodeError) -> tuple[str, int]:
 
 
 def _ascii(char: str) -> str:
-    if char == "√":
-        return "sqrt"
     if char in _ALIKE:
         return _ALIKE[char]
     name = unicodedata.name(char, "")

@@ -25,6 +25,7 @@ from fusion_gym.data import ImagePair, load_splits, sets_of
 from fusion_gym.folders import of_run, unused
 from fusion_gym.hardening import illumination
 from fusion_gym.memory import keep_freed_memory
+from fusion_gym.metrics import METRICS
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.objective import GOALS, Goal, loss_of, objective
 from fusion_gym.outputs import check_outputs
@@ -224,6 +225,11 @@ def train(args: argparse.Namespace) -> tuple[Path, int]:
         ValueError: If the data or the checkpoint cannot be used.
     """
     goals = parse_goals(args.goals)
+    if not any(goal.weight for goal in goals.values()):
+        raise UserError("--goals: every weight is 0, so that there is nothing to train for; give one above 0.")
+    least = max(METRICS[name].min_side for name in goals)
+    if args.crop < least:
+        raise UserError(f"--crop {args.crop} is too small for the metrics of the objective; give {least} or more.")
     checkpoint, weights = args.out / CHECKPOINT, args.out / "teacher.pt"
     if args.resume and not checkpoint.is_file():
         raise UserError(f"{checkpoint} does not exist; start without --resume.")

@@ -10,9 +10,10 @@ import torch
 from agents import sb3
 from fusion_gym import archives
 from fusion_gym.archives import ArchiveError, check_archive, read_member, read_tensors, write_tensors
-from fusion_gym.cli import UserError
+from fusion_gym.cli import UserError, read_yaml
 from fusion_gym.export import export_torchscript
 from fusion_gym.models.student import Student, StudentError, read_student
+from fusion_gym.record import Record, RecordError
 from fusion_gym.runtime import OnnxError, onnx_session
 from fusion_gym.teachers import TeacherError, load_teacher
 from fusion_gym.video import VideoError, VideoPair
@@ -119,6 +120,8 @@ def test_a_description_that_is_no_json_is_refused(text, tmp_path):
         ("a.onnx", lambda path: load_teacher(str(path)), TeacherError),
         ("a.onnx", lambda path: onnx_session(str(path)), OnnxError),
         ("a.zip", sb3.read_description, UserError),
+        ("a.json", Record.load, RecordError),
+        ("a.yml", read_yaml, UserError),
         ("a.mp4", lambda path: VideoPair(path, path), VideoError),
     ],
 )

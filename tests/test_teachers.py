@@ -332,6 +332,7 @@ def test_a_request_to_stop_saves_between_two_updates(tmp_path, monkeypatch, caps
         (["--device", "mps"], "device='mps' is not available here"),
         (["--device", "nonsense"], "device='nonsense' is not available here"),
         (["--updates", "-1"], "--updates -1 is not allowed"),
+        (["--crop", "40"], "--crop 40 is too small for the metrics of the objective; give 41 or more"),
         (["--batch-size", "0"], "--batch-size 0 is not allowed"),
         (["--save-freq", "0"], "--save-freq 0 is not allowed"),
         (["--unlit", "1.5"], "--unlit 1.5 is not allowed; give a share from 0 to 1"),
