@@ -149,5 +149,6 @@ def test_every_command_refuses_before_anything_is_written(root, capsys, command)
     assert COMMANDS[command](root) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Traceback" not in error
-    assert any(word in error for word in ("one of the sources", "among the sources", "part of the data", "twice"))
+    words = ("one of the sources", "among the sources", "part of the data", "twice", "is in use")
+    assert any(word in error for word in words)
     assert state() == before
