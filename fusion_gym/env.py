@@ -24,6 +24,7 @@ from fusion_gym.observations import HIGH, LOW, OBSERVATIONS, observe
 from fusion_gym.sources import check_range
 from fusion_gym.task import Task, load_task
 from fusion_gym.tensors import resolve_device
+from fusion_gym.text import say
 
 if TYPE_CHECKING:
     from fusion_gym.window import Window
@@ -395,13 +396,18 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         student = self.distiller.student
         return render_episode(self.episode, self.task.probe, student)
 
-    def _open_window(self) -> Window:
-        from fusion_gym.window import Window  # OpenCV is loaded only where a window is wanted
+    def _open_window(self) -> Window | None:
+        """A window; where there can be none a sentence on standard error, for a training needs no looking at."""
+        from fusion_gym.window import NoWindow, Window  # OpenCV is loaded only where a window is wanted
 
-        return Window(self.metadata["render_fps"])
+        try:
+            return Window(self.metadata["render_fps"])
+        except NoWindow as error:
+            say(error, error=True)
+            return None
 
     def _show(self) -> None:
-        if self._window is not None:
+        if self._window is not None and self._window.wanted:
             self._window.show(self._frame())
 
     def close(self) -> None:

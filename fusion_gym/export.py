@@ -67,12 +67,13 @@ class WithColour(nn.Module):
         return (vi + (self.student(ir, luminance) - luminance)).clamp(0.0, 1.0)
 
 
-def describe(student: Student) -> dict[str, str]:
-    """What an exported file says about itself."""
+def describe(student: Student, colour: bool = False) -> dict[str, str]:
+    """What an exported file says about itself; ``colour`` as in `onnx_model`."""
+    visible = "visible and result RGB, infrared gray," if colour else "luminance"
     said = {
         "version": __version__,
         "student": json.dumps(student.settings),
-        "input": "luminance in [0, 1]: 8-bit values divided by 255",
+        "input": f"{visible} in [0, 1]: 8-bit values divided by 255",
         "multiple": str(student.multiple),
     }
     return said if student.light else said | {"reach": str(student.reach)}  # light is seen from anywhere in the image
@@ -147,6 +148,8 @@ def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = F
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")  # the exporter's notes name files on this machine
         part.ClearField("doc_string")
+    for place, name in free.items():  # the exporter names the output's sizes by a formula of its paddings
+        model.graph.output[0].type.tensor_type.shape.dim[place].dim_param = name
     onnx.helper.set_model_props(model, dict(metadata))
     return model
 
@@ -347,7 +350,7 @@ def run(args: argparse.Namespace) -> None:
         say(export_int8(student, args.out, args.data, args.ir_range))
     else:
         if args.out.suffix.lower() == ".onnx":
-            deviation = export_onnx(student, args.out, describe(student), args.rgb)
+            deviation = export_onnx(student, args.out, describe(student, args.rgb), args.rgb)
         else:
             deviation = export_torchscript(student, args.out, args.rgb)
         say(f"deviates from torch by at most {deviation:.1g} (allowed: {TOLERANCE:g})")

@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from fusion_gym.opencv import cv2
+from fusion_gym.text import say
 
 _NUMBERS = itertools.count(1)
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")  # where Linux and BSD say that they have one
@@ -44,11 +45,15 @@ class Window:
         self._seconds, self._due, self._open = 1 / fps, 0.0, False
         self._shut = False
 
+    @property
+    def wanted(self) -> bool:
+        """Whether a frame would be shown: nobody has closed the window."""
+        return not self._shut
+
     def show(self, frame: np.ndarray) -> None:
         """Shows a frame, uint8 (H, W, 3) RGB; nothing where the user has closed the window.
 
-        Raises:
-            NoWindow: If the display does not take a window.
+        A display that takes no window gets a sentence on standard error.
         """
         if self._shut:
             return
@@ -63,8 +68,9 @@ class Window:
             cv2.imshow(self._title, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             left = self._due - time.monotonic()
             cv2.waitKey(max(1, round(1000 * left)))
-        except cv2.error as error:
-            raise NoWindow("The display takes no window; take render_mode='rgb_array'.") from error
+        except cv2.error as error:  # the display may have gone
+            self._open, self._shut = False, True
+            say(f"The display takes no window ({error.err}); what would be shown goes on without.", error=True)
         self._due = time.monotonic() + self._seconds
 
     def close(self) -> None:

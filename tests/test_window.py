@@ -83,11 +83,15 @@ def test_two_environments_have_a_window_each(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="always has a display")
-def test_without_a_display_one_sentence_says_so(monkeypatch):
+def test_without_a_display_one_sentence_says_so_and_the_training_goes_on(monkeypatch, capsys):
     for name in window._DISPLAYS:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(window.NoWindow, match="no display for a window; set DISPLAY, or take render_mode='rgb_array'"):
-        gym.make(FAST, render_mode="human", **TINY)
+    env = gym.make(FAST, render_mode="human", **TINY)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    env.close()
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["There is no display for a window; set DISPLAY, or take render_mode='rgb_array'."]
 
 
 def test_opencv_without_windows_is_told_with_the_remedy(monkeypatch):
