@@ -209,13 +209,23 @@ def content(path: Path) -> str:
     first, *others = files_of(path)
     if not first.is_file():
         return ""
-    digest = hashlib.sha256(first.read_bytes())
+    digest = _add(hashlib.sha256(), first)
     for other in others:
         try:
-            digest.update(f"{other.name} {hashlib.sha256(other.read_bytes()).hexdigest()}".encode())
+            if other.is_file():  # a device has no end
+                digest.update(f"{other.name} {_add(hashlib.sha256(), other).hexdigest()}".encode())
+                continue
         except (OSError, ValueError):
-            digest.update(f"{other.name} is absent".encode())
+            pass
+        digest.update(f"{other.name} is absent".encode())
     return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, path: Path) -> hashlib._Hash:
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest
 
 
 def files_of(path: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from fusion_gym.teachers import (
     BUILTIN,
     TeacherError,
     builtin_teacher,
+    content,
     external_data,
     fuse_pair,
     fused_pairs,
@@ -287,6 +288,14 @@ def test_what_an_onnx_teacher_keeps_in_other_files_counts(tmp_path, cache, pairs
         fused_pairs(spec, pairs[:1])
 
 
+@pytest.mark.parametrize("name", ["/dev/zero", "x" * 5000, "a\0b", "..", "absent.bin"])
+def test_other_files_of_an_onnx_model_that_are_none_do_no_harm(name, tmp_path):
+    field = name.encode()
+    length = bytes([len(field) & 0x7F | 0x80, len(field) >> 7])
+    (tmp_path / "t.onnx").write_bytes(b"\x0a\x08location\x12" + length + field)
+    assert len(content(tmp_path / "t.onnx")) == 64
+
+
 SMALL = ["--data", "synthetic-small", "--crop", "48", "--batch-size", "2", "--no-progress"]
 
 
@@ -352,8 +361,8 @@ def test_a_mistake_of_a_training_is_one_sentence_and_leaves_nothing(options, say
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
-    for content in (b"", b"PK", BUILTIN.read_bytes()[:1000], BUILTIN.read_bytes()):
-        (tmp_path / "checkpoint.pt").write_bytes(content)
+    for damage in (b"", b"PK", BUILTIN.read_bytes()[:1000], BUILTIN.read_bytes()):
+        (tmp_path / "checkpoint.pt").write_bytes(damage)
         assert main([*SMALL, "--updates", "1", "--out", str(tmp_path), "--resume"]) == 2
         error = capsys.readouterr().err
         assert "checkpoint.pt is damaged" in error and error.count("\n") == 1
