@@ -23,6 +23,7 @@ from fusion_gym.archives import ArchiveError, check_file
 from fusion_gym.cli import Parser, UserError, guard, parse_settings
 from fusion_gym.files import atomic_path
 from fusion_gym.observations import OBSERVATIONS, index
+from fusion_gym.outputs import check_outputs
 from fusion_gym.text import say
 
 from .environments import make_checked
@@ -135,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.out.exists():
             raise UserError(f"{args.out} exists; give another --out.")
         env = make_checked(args.env, parse_settings(args.env_kwargs, "--env-kwargs"))
+        check_outputs([args.out], data=env.get_wrapper_attr("data"))
         args.out.parent.mkdir(parents=True, exist_ok=True)
         search(env, args.generations, args.population, args.elite, args.seed, args.out)
         say(f"The agent is in {args.out}.")

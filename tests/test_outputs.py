@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import distill_student
+import train_agent
+from agents import cem
 from fusion_gym import export, fuse, replay, train_light, train_teacher
 from fusion_gym.cli import UserError
 from fusion_gym.metrics.__main__ import main as metrics
@@ -105,6 +107,8 @@ COMMANDS = {
     ),
     "teacher": lambda r: train_teacher.main(TEACHER(r, r, "--start", str(r / "teacher.pt"))),
     "teacher in data": lambda r: train_teacher.main(TEACHER(r, r / "data/val")),
+    "agent in data": lambda r: train_agent.main([*AGENT(r), "--out", str(r / "data/train"), "-n", "8"]),
+    "search in data": lambda r: cem.main([*AGENT(r)[2:], "--out", str(r / "data/test/cem.npz")]),
     "student in data": lambda r: distill_student.main(
         ["--data", str(r / "data"), "--out", str(r / "data/test"), "--updates", "16", *STUDENT]
     ),
@@ -127,13 +131,18 @@ def FUSE(root, ir, vi, out):
     ]
 
 
+def AGENT(root):
+    small = ["teacher=rule:max", "reference=rule:max", "patch_size=48", "probe_pairs=1", "probe_size=48"]
+    return ["--data", str(root / "data"), "--env-kwargs", *small, f"data={root / 'data'}"]
+
+
 def SCORE(root, *more):
     folders = ["--ir", root / "data/ir", "--vi", root / "data/vi", "--fused", root / "data/ir"]
     return [str(text) for text in (*folders, "--metrics", "EN", *more)]
 
 
 def TEACHER(root, out, *more):
-    return ["--data", str(root / "data"), "--out", str(out), "--updates", "1", "--crop", "32", *more]
+    return ["--data", str(root / "data"), "--out", str(out), "--updates", "1", "--crop", "48", *more]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

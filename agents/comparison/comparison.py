@@ -72,7 +72,7 @@ def entrants(items: Sequence[str]) -> list[Entrant]:
         if item.endswith((".yml", ".yaml")) and ":" not in item:
             found += [_entrant(str(name), value, item) for name, value in read_yaml(item).items()]
             continue
-        named = re.match(r"^([\w.-]+)=(.+)$", item)
+        named = None if Path(item).exists() else re.match(r"^([\w.-]+)=(.+)$", item)  # what exists is literal
         name, spec = named.groups() if named else (_default_name(item), item)
         found.append(_entrant(name, spec, "agent"))
     names = [file_name(entrant.name) for entrant in found]

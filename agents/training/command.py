@@ -17,6 +17,7 @@ import torch
 from fusion_gym import files
 from fusion_gym.cli import Parser, UserError, called_as, guard, read_yaml
 from fusion_gym.folders import free_folder, of_run, unused
+from fusion_gym.outputs import check_outputs
 from fusion_gym.sources import add_range
 from fusion_gym.text import say
 
@@ -127,6 +128,7 @@ def run_command(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     env = make_checked(run.env, run.env_kwargs)
+    check_outputs([out], data=env.get_wrapper_attr("data"))
     wrapped = WorkerSetup(run.wrapper)(env)
     make_model(run.algo, wrapped, run.hyperparams, device="cpu")  # mistakes show before anything is written
     done = checkpoints(out)[-1][0] if checkpoints(out) else 0
