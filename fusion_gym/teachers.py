@@ -102,21 +102,24 @@ def _python_class(spec: str) -> Fuse:
     module, _, name = spec.partition(":")
     try:
         made = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing runs code
+    except (Exception, SystemExit) as error:  # importing runs code
         said = _sentence(error)
         raise TeacherError(f"No teacher {spec!r}: {said}. Give module:Class, importable from here.") from error
     try:
         made = made()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TeacherError(f"The teacher {spec!r} cannot be made without arguments: {_sentence(error)}.") from error
     if not callable(made):
         raise TeacherError(f"The teacher {spec!r} is a {type(made).__name__}, which cannot be called with a pair.")
     return made
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     """What an error says, on one line and not at length; torch ends its errors with what matters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # its class is anyone's too
+        lines = []
     text = lines[-1] if len(lines) > 1 and lines[0].startswith(("The following operation failed", "Traceback")) else ""
     text = (text or " ".join(lines)).rstrip(".")
     return f"{type(error).__name__}{': ' * bool(text)}{text if len(text) <= 200 else text[:200] + '…'}"
@@ -271,7 +274,7 @@ def fuse_pair(fuse: Fuse, pair: ImagePair, name: str = "The network") -> np.ndar
     wanted = f"a teacher gives a floating-point tensor of the pair's shape, {tuple(ir.shape)}"
     try:
         fused = fuse(ir, vi)
-    except Exception as error:  # it is anyone's code
+    except (Exception, SystemExit) as error:  # it is anyone's code
         raise TeacherError(f"{name} fails on {pair.name}: {_sentence(error)}.") from error
     if not isinstance(fused, Tensor):
         raise TeacherError(f"{name} gives a {type(fused).__name__} for {pair.name}; {wanted}.")

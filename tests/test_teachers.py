@@ -170,9 +170,24 @@ def _fails(ir, vi):
     raise KeyError("gain")
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def _raises(error):
+    def fuse(ir, vi):
+        raise error
+
+    return fuse
+
+
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
+        (_raises(SystemExit(0)), "fails on scene.*: SystemExit: 0"),
+        (_raises(Mute()), r"fails on scene[\w.]*: Mute\.$"),
+        (_raises(RuntimeError("one\ntwo")), "fails on scene.*: RuntimeError: one two"),
         (_fails, "fails on scene.*: KeyError: 'gain'"),
         (lambda ir, vi: ir @ vi.flatten(), "fails on scene.*: RuntimeError"),
         (lambda ir: ir, "fails on scene.*: TypeError"),
