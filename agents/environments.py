@@ -12,6 +12,8 @@ from gymnasium.envs.registration import load_env_creator
 
 from fusion_gym.cli import UserError, check_keys
 
+from .schema import check_arguments
+
 
 def full_id(env_id: str) -> str:
     """The id with its package in front, so that worker processes import the package that registers it."""
@@ -37,6 +39,7 @@ def make_checked(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env:
     parameters = inspect.signature(creator).parameters
     if not any(value.kind is inspect.Parameter.VAR_KEYWORD for value in parameters.values()):
         check_keys(kwargs, parameters, f"setting of {env_id}")
+    check_arguments(creator.__init__ if inspect.isclass(creator) else creator, kwargs, "--env-kwargs")
     try:
         env = gym.make(full_id(env_id), **kwargs)
         env.get_wrapper_attr("action_names")

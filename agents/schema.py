@@ -48,7 +48,8 @@ def fit(value: Any, kind: Any, name: str, where: str = "") -> Any:
         return _fit(value, kind, name)
     except _Unfit as error:
         place, found, wanted = error.args
-        shown = repr(found) if len(repr(found)) <= 80 else f"{repr(found)[:80]}…"
+        shown = "null" if found is None else repr(found)
+        shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
         raise UserError(f"{where}{': ' if where else ''}{place}={shown} is not allowed; give {wanted}.") from error
 
 

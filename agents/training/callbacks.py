@@ -24,6 +24,7 @@ from fusion_gym.files import atomic_path
 from fusion_gym.text import say
 
 from ..sb3 import read_entry, read_tensors, save_model
+from ..schema import fit
 
 STEP_METRICS = ("action/",)  # logged as means over all steps
 END_METRICS = ("fusion/", "ratio/", "gap/", "student/", "score", "gain", "diverged")  # over the ends of episodes
@@ -100,8 +101,12 @@ class SeededEval(EvalCallback):
     def restore(self, history: Mapping[str, Any]) -> None:
         """Continues the history of an earlier training."""
         self.best_mean_reward = float(history["best"])
-        self.evaluations_timesteps, self.evaluations_results = list(history["timesteps"]), list(history["results"])
-        self.evaluations_length, self.evaluations_successes = list(history["lengths"]), list(history["successes"])
+        kinds = {"timesteps": tuple[int, ...], "results": tuple[tuple[float, ...], ...]}
+        kinds |= {"lengths": tuple[tuple[int, ...], ...], "successes": tuple[tuple[bool, ...], ...]}
+        timesteps, *rows = (fit(history[name], kind, name) for name, kind in kinds.items())
+        results, lengths, successes = ([list(row) for row in part] for part in rows)
+        self.evaluations_timesteps, self.evaluations_results = list(timesteps), results
+        self.evaluations_length, self.evaluations_successes = lengths, successes
 
 
 class Checkpoint(CheckpointCallback):
@@ -178,8 +183,9 @@ def restore(model: BaseAlgorithm, evaluation: SeededEval, path: Path) -> None:
             model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
         state = json.loads(read_entry(path, _STATE))
         for name in ("num_timesteps", "_n_updates", "_episode_num"):
-            setattr(model, name, int(state[name]))
-        model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
+            setattr(model, name, fit(state[name], int, name, f"{path}, {_STATE}"))
+        episodes = fit(state["episodes"], tuple[Mapping[str, float], ...], "episodes", f"{path}, {_STATE}")
+        model.ep_info_buffer = deque(map(dict, episodes), maxlen=model._stats_window_size)
         model.ep_success_buffer = deque(maxlen=model._stats_window_size)
         evaluation.restore(state["evaluation"])
         buffer = getattr(model, "replay_buffer", None)
@@ -192,7 +198,10 @@ def restore(model: BaseAlgorithm, evaluation: SeededEval, path: Path) -> None:
         raise
     except ArchiveError as error:
         raise UserError(str(error)) from error
-    except (KeyError, MemoryError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        *(AttributeError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise UserError(
             f"The checkpoint {path} is damaged or of other settings; remove it and resume again."
         ) from error
