@@ -26,7 +26,7 @@ from ..students import ENVIRONMENT
 from .judging import curves, judge
 from .page import student_page
 from .student_run import StudentRun
-from .training import train
+from .training import STATE, read_state, train
 
 USUAL = Path("runs/student")
 RESUMED = ("resume", "trust", "progress", "dry_run")  # options that a resumed run takes
@@ -57,7 +57,10 @@ def configure(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tupl
     if args.resume is not None:
         path = earlier_run(args.resume)
         refuse(StudentRun, parser, args, RESUMED, f"--resume: {args.resume} goes on as its {CONFIG} says.")
-        return args.resume, StudentRun.read(path)
+        begun = StudentRun.read(path)
+        if (args.resume / STATE).is_file():
+            read_state(args.resume / STATE, begun)  # a mistake shows here, before anything is computed
+        return args.resume, begun
     out = unused(args.out) if args.out else free_folder(USUAL)
     earlier = {} if args.config is None else StudentRun.check(read_yaml(args.config), args.config)
     now = given(StudentRun, args)
