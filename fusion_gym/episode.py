@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fusion_gym.actions import ACTIONS
 from fusion_gym.conditions import CLEAN
 from fusion_gym.distiller import Stats
@@ -101,22 +103,28 @@ class Episode:
             self.actions[name].append(value)
 
     def info(self, updates: int) -> dict[str, Any]:
-        """The figures that a step reports, flat; ``updates`` is the number that the student has had."""
-        return {
-            "score": float(self.score),
+        """The figures that a step reports, flat; ``updates`` is the number that the student has had.
+
+        Returns:
+            NumPy's scalars, float64 and for `is_success` bool: they are what libraries that read an info's types
+            (TorchRL's) take, and NumPy's float64 is a Python float too.
+        """
+        figures = {
+            "score": self.score,
             **{f"score_{name}": value for name, value in self.reading.scores.items()},
             "score_hardened": self.reading.score_hardened,
-            "gain": float(self.score - self.initial),
-            "is_success": bool(self.score > self.initial),
-            "diverged": float(self.diverged),
-            "student/updates": float(updates),
+            "gain": self.score - self.initial,
+            "diverged": self.diverged,
+            "student/updates": updates,
             "student/loss_guide": self.stats.loss_guide,
             "student/loss_self": self.stats.loss_self,
             **{f"fusion/{name}": value for name, value in self.reading.metrics.items()},
             **{f"ratio/{name}": value for name, value in self.reading.ratios.items()},
             **{f"gap/{name}": value for name, value in self.reading.gaps.items()},
-            **{f"action/{name}": float(value) for name, value in self.settings.items()},
+            **{f"action/{name}": value for name, value in self.settings.items()},
         }
+        success = {"is_success": np.bool_(self.score > self.initial)}
+        return {name: np.float64(value) for name, value in figures.items()} | success
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes by name, as plain containers of their own."""

@@ -112,6 +112,13 @@ def test_the_readmes_first_screen_has_exactly_two_commands_that_set_up_everythin
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_the_version_is_said_alike_everywhere():
+    import fusion_gym
+
+    assert f"\nversion: {fusion_gym.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{fusion_gym.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_an_option_that_does_not_exist_is_found(monkeypatch):
     parser, _ = parser_of(["train_agent.py"], monkeypatch)
     assert "--algo" in parser._option_string_actions

@@ -41,7 +41,7 @@ def train(env: Any, agent: Agent, run: StudentRun, out: Path, progress: bool) ->
         UserError: If the student diverges, or the saved state is damaged or of another configuration.
     """
     observation, info = env.reset(seed=run.seed)
-    log, seen, memory, action = [info], [], None, None
+    log, seen, memory, action = [_plain(info)], [], None, None
     taken: list[Any] = []  # the actions
     rewards: list[float] = []
     path = out / STATE
@@ -64,7 +64,7 @@ def train(env: Any, agent: Agent, run: StudentRun, out: Path, progress: bool) ->
             action, memory = ask(observation, step == 0)
             seen.append(observation)
         observation, reward, _, _, info = env.step(action)
-        log.append(info)
+        log.append(_plain(info))
         taken.append(action)
         rewards.append(float(reward))
         if info["diverged"]:
@@ -122,6 +122,11 @@ def _sound(path: Path, version: str = fusion_gym.__version__) -> Iterator[None]:
                 "that one, or start anew with another --out."
             ) from error
         raise UserError(f"{path} is damaged; remove it and resume again, from the beginning.") from error
+
+
+def _plain(info: dict[str, Any]) -> dict[str, float]:
+    """An info's figures as Python's own, which files of tensors hold."""
+    return {name: value.item() for name, value in info.items()}
 
 
 def _check(
