@@ -107,7 +107,7 @@ def search(
     generator = np.random.default_rng(seed)
     mean = Agent(env).weights
     spread = np.full_like(mean, 0.5)
-    bar = tqdm(range(generations), desc="cem", unit="generation", disable=not progress)
+    bar = tqdm(range(generations), desc="cem", unit="generation", dynamic_ncols=True, disable=not progress)
     for generation in bar:
         weights = mean + spread * generator.standard_normal((population, *mean.shape))
         returns = np.array([play(Agent(env, one), env, seed + generation) for one in weights])

@@ -96,7 +96,9 @@ def check(root: Path, progress: bool = False) -> Findings:
         fusion_gym.data.DataError: If the folder has no known layout, or files without partners.
     """
     found, reader = Findings(), Reader(keep_depth=True)
-    for pair in tqdm(list(all_pairs(root)), desc=f"check {plain(root.name)}", unit="pair", disable=not progress):
+    for pair in tqdm(
+        list(all_pairs(root)), desc=f"check {plain(root.name)}", unit="pair", dynamic_ncols=True, disable=not progress
+    ):
         found.pairs[pair.split or "all"] += 1
         try:
             ir, vi = reader.infrared(pair.ir), reader.visible(pair.vi)

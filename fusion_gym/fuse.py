@@ -201,7 +201,14 @@ def fuse_files(jobs: Sequence[Job], fuser: Fuser, args: argparse.Namespace) -> s
     prepare([job.out for job in jobs], args.overwrite, sources, folders)
     shape, bits, start = (0, 0), 8, time.perf_counter()
     pairs = ahead(read_pair(job, reader, args) for job in jobs)
-    bar = tqdm(pairs, total=len(jobs), unit="frame", desc="fuse", disable=not args.progress or len(jobs) < 2)
+    bar = tqdm(
+        pairs,
+        total=len(jobs),
+        unit="frame",
+        desc="fuse",
+        dynamic_ncols=True,
+        disable=not args.progress or len(jobs) < 2,
+    )
     for job, (ir, vi) in zip(jobs, bar, strict=True):
         if args.depth == 16:
             ir, vi = (_in_depth(image, 16, "") for image in (ir, vi))
@@ -232,7 +239,14 @@ def fuse_videos(fuser: Fuser, args: argparse.Namespace) -> str:
         say("--ir-range has no effect on videos, which have 8 bit.", error=True)
 
     def fused() -> Iterator[np.ndarray]:
-        bar = tqdm(ahead(pair), total=pair.count or None, unit="frame", desc="fuse", disable=not args.progress)
+        bar = tqdm(
+            ahead(pair),
+            total=pair.count or None,
+            unit="frame",
+            desc="fuse",
+            dynamic_ncols=True,
+            disable=not args.progress,
+        )
         for ir, vi in bar:
             ir = _aligned(luminance(ir), vi, args.align, f"The frames of {args.ir} and {args.vi}")
             yield fuser(ir, vi if args.colour else luminance(vi))

@@ -7,8 +7,8 @@ except ModuleNotFoundError as error:
 except ImportError as error:  # its wheel brings windows, whose libraries are the system's
     raise ImportError(
         f"OpenCV does not load ({error}); install what it lacks (Debian and Ubuntu: apt-get install libgl1 "
-        "libglib2.0-0), or take the build without windows: pip uninstall opencv-python, then pip install "
-        "--force-reinstall opencv-python-headless.",
+        "libglib2.0-0 libsm6 libxext6), or take the build without windows: pip uninstall opencv-python, then pip "
+        "install --force-reinstall opencv-python-headless.",
         name="cv2",
     ) from error
 

@@ -161,7 +161,7 @@ def check(path: Path, args: argparse.Namespace) -> bool:
     film = args.render is not None and args.render.suffix == ".mp4"
     frames: list[Any] = []
     count, name = len(record.actions) + 1, plain(path.name)
-    bar = tqdm(total=count, unit="decision", desc=name, leave=False, disable=not args.progress)
+    bar = tqdm(total=count, unit="decision", desc=name, leave=False, dynamic_ncols=True, disable=not args.progress)
 
     def watch() -> None:
         bar.update()

@@ -96,7 +96,7 @@ def train_light(
     weights[:, : len(WEIGHTS), 0, 0] = answers.shape[1] * torch.tensor(WEIGHTS)
     optimizer = torch.optim.Adam(light.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    for _ in trange(updates, desc="light", disable=not progress):
+    for _ in trange(updates, desc="light", dynamic_ncols=True, disable=not progress):
         chosen = torch.randint(len(seen), (BATCH,), generator=generator)
         error = (light.answer(seen[chosen]) - answers[chosen]) / spread
         optimizer.zero_grad()

@@ -246,7 +246,7 @@ def train(args: argparse.Namespace) -> tuple[Path, int]:
             training.load(checkpoint, device)
         before = training.done
         smooth: dict[str, float] = {}
-        bar = tqdm(total=args.updates, initial=before, disable=not args.progress, desc="teacher")
+        bar = tqdm(total=args.updates, initial=before, dynamic_ncols=True, disable=not args.progress, desc="teacher")
         try:
             while training.done < args.updates:
                 with whole():

@@ -173,7 +173,9 @@ class Comparison:
         wanted = [(entrant.spec, a) for entrant in self.entrants for a in self.arguments(entrant).values()]
         if any(entrant.spec in RIVALS for entrant in self.entrants):
             wanted += [(RIVALS[0], arguments) for arguments in self.tuning.values()]
-        for spec, arguments in tqdm(wanted, disable=not self.progress, desc="prepare", unit="task", leave=False):
+        for spec, arguments in tqdm(
+            wanted, dynamic_ncols=True, disable=not self.progress, desc="prepare", unit="task", leave=False
+        ):
             env = environment(json.dumps(arguments, sort_keys=True))
             if spec not in RIVALS:
                 make_agent(spec, env, self.trust)
@@ -302,6 +304,7 @@ class Comparison:
             desc=title,
             unit="student",
             leave=title == TITLE,
+            dynamic_ncols=True,
             disable=not self.progress or not open_cells,
         )
         for position, result in pool.run([(cells[index], folder) for index in open_cells]):

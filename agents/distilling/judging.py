@@ -57,7 +57,9 @@ def judge(student: nn.Module, run: StudentRun, out: Path, progress: bool) -> tup
             **{name: [fuse_pair(rule, pair) for pair in pairs] for name, rule in rules.items()},
         }
         table = report.score_outputs(
-            outputs, pairs, track=lambda loop: tqdm(loop, disable=not progress, unit="pair", desc="judge")
+            outputs,
+            pairs,
+            track=lambda loop: tqdm(loop, dynamic_ncols=True, disable=not progress, unit="pair", desc="judge"),
         )
         result[data] = {"mean": report.means(table), "images": table}
         for method, images in table.items():

@@ -58,7 +58,9 @@ def train(env: Any, agent: Agent, run: StudentRun, out: Path, progress: bool) ->
             env.load_state(saved["env"])
         for number, past in enumerate(seen):  # an agent with a memory comes to where it was
             action, memory = ask(past, number == 0)
-    bar = tqdm(total=run.steps, initial=len(log) - 1, disable=not progress, unit="stretch", desc="distil")
+    bar = tqdm(
+        total=run.steps, initial=len(log) - 1, dynamic_ncols=True, disable=not progress, unit="stretch", desc="distil"
+    )
     for step in range(len(log) - 1, run.steps):
         if step % run.stretches == 0:
             action, memory = ask(observation, step == 0)

@@ -28,7 +28,7 @@ def compare(run: AgentRun, out: Path, env: gym.Env, report: bool, progress: bool
     with opened(plain, run.seed) as envs:
 
         def judged(what: dict[str, str], episodes: int, title: str) -> dict[str, Outcome]:
-            bar = tqdm(what.items(), desc="compare", unit="agent", disable=not progress)
+            bar = tqdm(what.items(), desc="compare", unit="agent", dynamic_ncols=True, disable=not progress)
             seed = run.seed + REPORT_SEED
             outcomes = {label: evaluate(load_agent(spec, env), envs, episodes, seed) for label, spec in bar}
             print_outcomes(title, outcomes)

@@ -218,7 +218,7 @@ def tune(
         usual = {name: run.hyperparams[name] for name in searched if name in run.hyperparams}
         study.enqueue_trial({name: value for name, value in usual.items() if _within(searched[name], value)})
     ended = len(_ended(study))
-    bar = tqdm(total=trials, initial=ended, desc="tune", unit="trial", disable=not progress)
+    bar = tqdm(total=trials, initial=ended, desc="tune", unit="trial", dynamic_ncols=True, disable=not progress)
     failures = 0
     while len(_ended(study)) < trials:
         trial = study.ask(searched)
