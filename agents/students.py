@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusion_gym.cli import UserError
+from fusion_gym.conditions import DEPLOYMENTS
 from fusion_gym.distiller import SELF_LOSSES
 from fusion_gym.models.student import STUDENTS
 
 from .schema import Settings, option
 
 ENVIRONMENT = "FusionDistill-v0"
-_ARGUMENTS = ("data", "teacher", "student", "start", "learning_rate", "batch_size", "self_loss", "device")
+STUDENT = "tiny"
+_ARGUMENTS = ("data", "teacher", "start", "deployment", "learning_rate", "batch_size", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +28,10 @@ class StudentSettings(Settings):
         ir_range: Counts of a 16-bit infrared shown black and white.
         test: Further data whose test pairs are reported on.
         teacher: Name, TorchScript or ONNX file, module:Class, or folder.
-        student: One of the family that is shipped, instead of a --width.
-        width: Channels of the student.
-        start: new, trained (weights that come with the package), or a weights file.
+        student: One of the family that is shipped.
+        width: Channels of a plain student, in place of one of the family.
+        start: new, trained (weights that come with the package), a stage of a long training, or a weights file.
+        deployment: Conditions that the student will meet; what the agent sees and the score weighs.
         updates: Optimiser updates in all, rounded up.
         learning_rate: Of the student, at the start.
         batch_size: Patches in an update.
@@ -41,19 +44,32 @@ class StudentSettings(Settings):
     ir_range: tuple[int, int] | None = option(None, metavar=("LOW", "HIGH"))
     test: tuple[str, ...] = option((), metavar="DATA")
     teacher: str = "builtin"
-    student: str | None = option(None, choices=sorted(STUDENTS))
-    width: int = 12
+    student: str | None = option(None, choices=sorted(STUDENTS), shown=STUDENT)
+    width: int | None = None
     start: str = "new"
+    deployment: str = option("mixed", choices=sorted(DEPLOYMENTS))
     updates: int = 3200
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     batch_size: int = 8
-    self_loss: str = option("simple", choices=sorted(SELF_LOSSES))
+    self_loss: str | None = option(
+        None, choices=sorted(SELF_LOSSES), shown="metrics for a student of the family, simple for a plain one"
+    )
     env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        """Checks the settings, each and together."""
+        super().__post_init__()
+        if self.student is not None and self.width is not None:
+            raise UserError("--student and --width exclude each other: one of the family, or a plain student.")
+
     def shared_arguments(self) -> dict[str, Any]:
         """The environment's arguments but for ``env_kwargs`` and those of an episode's length."""
-        arguments = {name: getattr(self, name) for name in _ARGUMENTS} | {"student_width": self.width}
+        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
+        if self.width is None:
+            arguments |= {"student": self.student or STUDENT, "self_loss": self.self_loss or "metrics"}
+        else:
+            arguments |= {"student": None, "student_width": self.width, "self_loss": self.self_loss or "simple"}
         return arguments | ({} if self.ir_range is None else {"ir_range": self.ir_range})
 
 

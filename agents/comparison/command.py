@@ -9,11 +9,13 @@ from typing import NoReturn
 from fusion_gym.cli import Parser, UserError, guard, read_yaml
 from fusion_gym.text import plain
 
+from ..feedback import RULES
 from ..schema import add_options, given
 from .comparison import OUT, Comparison
 from .comparison_run import OF_A_RUN, ComparisonRun
 from .rivals import RIVALS
 
+USUAL = ("ppo", *RULES, "epsilon", "constant", "random", "nothing")  # whom an agent has to beat, and PPO
 _UNKNOWN = "unrecognized arguments: "
 
 
@@ -33,10 +35,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m agents.comparison", description=__doc__)
     parser.add_argument(
         "agents",
-        nargs="+",
+        nargs="*",
+        default=list(USUAL),
         metavar="AGENT",
-        help="an agent's zip, a schedule or module:Class, or NAME=AGENT, or one of "
-        f"{', '.join(RIVALS)}, or a YAML file of {{name: agent}} or "
+        help=f"those to compare (default: {' '.join(USUAL)}): an agent's zip, a schedule or module:Class, or "
+        f"NAME=AGENT, or one of {', '.join(RIVALS)}, or a YAML file of {{name: agent}} or "
         "{name: {agent: ..., and arguments of the environment}}",
     )
     add_options(parser, ComparisonRun)
