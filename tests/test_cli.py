@@ -282,12 +282,20 @@ def test_a_killed_distillation_resumes_bit_for_bit(tmp_path, start):
     assert no_traces(tmp_path)
 
 
-def test_a_student_of_the_family(tmp_path):
+@pytest.mark.parametrize(("options", "name"), [([], "tiny"), (["--student", "small"], "small")])
+def test_a_student_of_the_family(tmp_path, options, name):
     from fusion_gym.models.student import STUDENTS, read_student
 
-    assert distil(tmp_path / "s", "--student", "tiny", updates=8) == 0
+    few = ["--data", "synthetic-small", "--teacher", "rule:max", "--batch-size", "2", "--no-progress"]
+    few += ["--updates", "2", "--decisions", "1", "--env-kwargs", "reference=rule:max", "probe_pairs=1"]
+    assert distill_student.main([*options, *few, "--out", str(tmp_path / "s")]) == 0
     settings = read_student(tmp_path / "s" / "student.pt").settings
-    assert settings == {**settings, **STUDENTS["tiny"]}
+    assert settings == {**settings, **STUDENTS[name]}
+
+
+def test_a_width_and_a_student_of_the_family_exclude_each_other(tmp_path, capsys):
+    assert distil(tmp_path / "s", "--student", "tiny") == 2
+    assert "--student and --width exclude each other" in capsys.readouterr().err
 
 
 def test_divergence_ends_with_one_sentence(tmp_path, capsys, monkeypatch):

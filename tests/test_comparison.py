@@ -209,7 +209,7 @@ def test_a_mistake_gives_one_sentence_and_leaves_everything_as_it_was(position, 
 def test_a_changed_configuration_is_refused(made, capsys):
     changed = {**INSTANCES, "poor": {**INSTANCES["poor"], "learning_rate": 1e-2}}
     content = (made / "comparison.csv").read_bytes()
-    for instances, message in ((changed, "poor's learning_rate 0.003, not 0.01"), (INSTANCES, "updates_per_step")):
+    for instances, message in ((changed, "poor's learning_rate 0.002, not 0.01"), (INSTANCES, "updates_per_step")):
         updates = 4 if instances is changed else 8
         assert compare(made, "constant", instances=instances, updates=updates) == 2
         error = capsys.readouterr().err
