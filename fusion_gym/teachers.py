@@ -40,20 +40,21 @@ class TeacherError(ValueError):
 
 def builtin_teacher(weights: Path = BUILTIN) -> Teacher:
     """The teacher whose weights come with the package, or another's of its kind, in evaluation mode."""
-    net = Teacher()
+    net = Teacher(generator=torch.Generator())  # of its own: the weights are replaced
     load_weights(net, weights)
     return net.eval().requires_grad_(False)
 
 
 def load_weights(net: Teacher, path: Path) -> None:
-    """Gives a teacher the weights of a file.
+    """Gives a teacher the weights of a file; one that knows of no context leaves the context as it is, adding nothing.
 
     Raises:
         TeacherError: If the file cannot be read, is of other weights, or holds some that are not finite.
     """
     try:
         weights = read_tensors(path)
-        net.load_state_dict(weights)
+        new = {name: value for name, value in net.state_dict().items() if name.startswith(Teacher.ADDED)}
+        net.load_state_dict({**new, **weights})
     except ArchiveError as error:
         raise TeacherError(str(error)) from error
     except Exception as error:  # whatever a file can hold instead of weights by name

@@ -76,6 +76,25 @@ def test_weights_of_a_training_are_a_teacher(tmp_path):
         assert torch.equal(load_teacher(str(tmp_path / "teacher.pt"))(ir, vi), net(ir, vi))
 
 
+def test_what_is_equal_stays_equal_under_the_teacher():
+    textured = torch.rand(1, 1, 90, 107, generator=torch.Generator().manual_seed(0))
+    for image in (torch.full((1, 1, 100, 131), 127 / 255), textured, textured**3):
+        with torch.no_grad():
+            assert float((builtin_teacher()(image, image) - image).abs().max()) < 1e-5
+
+
+def test_weights_that_know_of_no_context_are_a_teacher_and_a_file_of_others_is_none(tmp_path):
+    net = Teacher(generator=torch.Generator().manual_seed(1)).eval()
+    known = {name: value for name, value in net.state_dict().items() if not name.startswith("context.")}
+    torch.save(known, tmp_path / "teacher.pt")
+    ir, vi = torch.rand(2, 1, 1, 40, 70, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.equal(load_teacher(str(tmp_path / "teacher.pt"))(ir, vi), net(ir, vi))
+    torch.save(dict(list(known.items())[1:]), tmp_path / "other.pt")
+    with pytest.raises(TeacherError):
+        load_teacher(str(tmp_path / "other.pt"))
+
+
 def test_a_folder_of_results_is_a_teacher(tmp_path, pairs):
     for pair in pairs:
         cv2.imwrite(str(tmp_path / pair.name), pair.ir)
