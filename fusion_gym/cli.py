@@ -20,6 +20,7 @@ import yaml
 
 from fusion_gym.headers import pointer_at
 from fusion_gym.stopping import Stopped, stoppable
+from fusion_gym.streams import lead_to_nowhere, standing
 from fusion_gym.text import Notice, encodable, plain, say
 
 USER_ERROR, INTERRUPTED, UNHEARD = 2, 130, 141
@@ -173,7 +174,8 @@ def guard(command: str, run: Callable[[], None], interrupted: str) -> int:
     """Runs a command so that a user's mistake gives one sentence on stderr instead of a traceback.
 
     Ctrl-C and the signals that end a process (`fusion_gym.stopping`) let it clean up and save; what its output's
-    code page lacks is shown by something that is there.
+    code page lacks is shown by something that is there. Without standard streams, or with a standard error that takes
+    nothing, it goes on.
 
     Args:
         command: Name of the command, in front of the message.
@@ -184,7 +186,7 @@ def guard(command: str, run: Callable[[], None], interrupted: str) -> int:
         The exit code: 0; 2 after a mistake (any ValueError or OSError); 130 after Ctrl-C, 143 after SIGTERM, 129 after
         SIGHUP; 141 where the reader of the output has gone.
     """
-    with stoppable(), encodable():
+    with standing(), stoppable(), encodable():
         try:
             with _notices(command):
                 run()
@@ -216,14 +218,7 @@ def _complain(*lines: str) -> None:
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):  # there is none, or its disk is full, or its terminal has gone
-            _lead_to_nowhere(stream)
-
-
-def _lead_to_nowhere(stream: Any) -> None:
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+            lead_to_nowhere(stream)
 
 
 def _unheard() -> bool:
@@ -232,7 +227,7 @@ def _unheard() -> bool:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        _lead_to_nowhere(sys.stdout)
+        lead_to_nowhere(sys.stdout)
         return True
     return False
 
