@@ -18,9 +18,7 @@ from dataclasses import MISSING, Field, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from fusion_gym.cli import UserError, check_keys, parse_settings, read_yaml
+from fusion_gym.cli import UserError, check_keys, parse_settings, read_yaml, to_yaml
 
 CONFIG = "config.yml"  # of a run, in its folder
 _NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false", type(None): "null"}
@@ -181,7 +179,7 @@ class Settings:
 
     def to_yaml(self) -> str:
         """The settings as the text of a file."""
-        return yaml.safe_dump(self.as_dict(), sort_keys=False)
+        return to_yaml(self.as_dict())
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ import difflib
 import itertools
 import math
 import os
+import re
 import select
 import shlex
 import sys
@@ -64,28 +65,44 @@ def check_keys(given: Iterable[str], known: Iterable[str], what: str) -> None:
             raise UserError(f"There is no {what} {name!r}; {nearest(str(name), known)}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which what YAML 1.1 reads as text (``3e-4``) is a number too; what is quoted is text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that `_Loader` would read as a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?((\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|inf(inity)?)$", re.IGNORECASE),
+        list("-+.0123456789niNI"),
+    )
+
+
 def _load(text: str) -> Any:
-    """The value of a YAML text, in which numbers that YAML 1.1 reads as text (``3e-4``) are numbers too.
+    """The value of a YAML text.
 
     Raises:
         Exception: If the text is not YAML, or its aliases make too much of it; PyYAML raises many classes.
     """
-    return _numbers(yaml.safe_load(text), itertools.count())
+    value = yaml.load(text, _Loader)  # a safe one
+    _count(value, itertools.count())
+    return value
 
 
-def _numbers(value: Any, seen: Iterator[int]) -> Any:
+def _count(value: Any, seen: Iterator[int]) -> None:
     if next(seen) > MOST_VALUES:
         raise ValueError("too many values")
-    if isinstance(value, dict):
-        return {key: _numbers(item, seen) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item, seen) for item in value]
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _count(item, seen)
+
+
+def to_yaml(settings: Mapping[str, Any]) -> str:
+    """Settings as a YAML text, which `read_yaml` reads as the same settings."""
+    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False)
 
 
 def check_finite(settings: Mapping[str, Any]) -> None:

@@ -62,7 +62,10 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(kind, place, value, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
 
 
-@pytest.mark.parametrize("run", [run for _, run in RUNS.values()])
+NAMES = ("2024", "3e-4", "1_0", "nan", "yes", "0x1f", "1.5", "-.5", "null", "12:30", "~")
+
+
+@pytest.mark.parametrize("run", [*(run for _, run in RUNS.values()), *(StudentRun(data=name) for name in NAMES)])
 def test_what_is_written_is_read_back(run, tmp_path):
     (tmp_path / "config.yml").write_text(run.to_yaml())
     assert type(run).read(tmp_path / "config.yml") == run
@@ -176,3 +179,10 @@ def test_a_damaged_description_is_named(tmp_path):
             archive.writestr("fusion_gym.json", content)
         with pytest.raises(UserError, match=r"agent\.zip is damaged: its fusion_gym\.json"):
             settings_of(str(tmp_path / "agent.zip"))
+
+
+@pytest.mark.parametrize("instances", [None, [], 3, {"a": 3}])
+def test_a_comparison_s_configuration_of_a_wrong_type_is_refused_by_name(instances, tmp_path, capsys):
+    (tmp_path / "config.yml").write_text(yaml.safe_dump({"instances": instances}))
+    assert comparison.main(["linear", "--data", "synthetic-small", "--out", str(tmp_path), "--dry-run"]) == 2
+    one_sentence(capsys, str(tmp_path / "config.yml"), "instances", "give a mapping")

@@ -28,7 +28,7 @@ from fusion_gym.teachers import check_folder
 from fusion_gym.text import say
 
 from .. import settings_of
-from ..schema import CONFIG
+from ..schema import CONFIG, fit
 from . import report
 from .cells import Cell, complete, environment, file_name, judge, load_result, make_agent, origin
 from .comparison_run import ComparisonRun
@@ -199,6 +199,8 @@ class Comparison:
         config = json.loads(json.dumps(facts))
         if (self.out / CONFIG).is_file():
             earlier = read_yaml(self.out / CONFIG)
+            kind = Mapping[str, Mapping[str, Any]]
+            earlier["instances"] = fit(earlier.get("instances"), kind, "instances", str(self.out / CONFIG))
             for key, old, new in _pairs(earlier, config):
                 if old != new:
                     raise UserError(
@@ -327,7 +329,7 @@ class Comparison:
 def _pairs(earlier: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """What an earlier configuration and the present one must agree in: name, earlier value, present value."""
     pairs = [(key, earlier.get(key), config[key]) for key in config if key != "instances"]
-    known: Instances = earlier.get("instances") or {}
+    known: Instances = earlier["instances"]
     for name in set(known) & set(config["instances"]):
         keys = dict.fromkeys((*known[name], *config["instances"][name]))
         pairs += [(f"{name}'s {key}", known[name].get(key), config["instances"][name].get(key)) for key in keys]
