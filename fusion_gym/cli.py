@@ -182,8 +182,13 @@ def called_as(command: str) -> str:
 
 def called() -> str:
     """The command that this process runs, as a shell takes it."""
-    front = sys.argv[0].startswith(f"{FRONT} ")
-    name = sys.argv[0].split() if front else ["python", os.path.basename(sys.argv[0])]
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if sys.argv[0].startswith(f"{FRONT} "):
+        name = sys.argv[0].split()
+    elif spec is not None:
+        name = ["python", "-m", spec.name.removesuffix(".__main__")]
+    else:
+        name = ["python", os.path.basename(sys.argv[0])]
     return shlex.join([*name, *sys.argv[1:]])
 
 

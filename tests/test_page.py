@@ -1,9 +1,13 @@
+import importlib.machinery
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 
+from fusion_gym.cli import called
 from fusion_gym.page import Chart, Line, Page, Scene, Table, action_lines, write_page
 
 SIZE = (90, 120)
@@ -35,6 +39,22 @@ def test_page_is_one_file_that_fetches_nothing_and_runs_nothing_of_a_names(path)
     assert text.count("<script") == 3 and "alert(1)</script>" not in text  # two charts' figures and the page's own
     assert "A run &lt;of&gt; &amp; \\x1b[31mmine" in text and "default-src 'none'" in text
     assert text.count("data:image/jpeg;base64,") == 3
+
+
+@pytest.mark.parametrize(
+    ("started", "module", "said"),
+    [
+        ("/x/agents/comparison/__main__.py", "agents.comparison.__main__", "python -m agents.comparison 'a b'"),
+        ("/x/distill_student.py", None, "python distill_student.py 'a b'"),
+        ("fusion-gym compare", "fusion_gym.__main__", "fusion-gym compare 'a b'"),
+    ],
+)
+def test_the_command_that_does_it_again_is_one_that_runs(started, module, said, monkeypatch):
+    main = types.ModuleType("__main__")
+    main.__spec__ = module and importlib.machinery.ModuleSpec(module, None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", [started, "a b"])
+    assert called() == said
 
 
 def test_actions_are_drawn_as_shares_of_their_ranges_and_said_as_they_are():
