@@ -54,7 +54,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(kind, place, value, tmp_path
         part = part[each]
     part[name] = value
     (tmp_path / "config.yml").write_text(yaml.safe_dump(content))
-    file = [str(tmp_path / "config.yml")] if not outer else []
+    file = [str(tmp_path / "config.yml")] if outer != ["env_kwargs"] else []
     assert main(["--config", str(tmp_path / "config.yml"), "--out", str(tmp_path / "out"), "--no-progress"]) == 2
     one_sentence(capsys, name, *file)
     assert main(["--resume", str(tmp_path), "--no-progress"]) == 2

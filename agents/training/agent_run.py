@@ -69,6 +69,16 @@ class AgentRun(Settings):
             raise UserError(f"--vec-env population takes no wrapper, which {self.algo} needs; give dummy or subproc.")
 
     @classmethod
+    def check(cls, content: Mapping[Any, Any], where: str | Path) -> dict[str, Any]:
+        """Some of the settings, as a file has them; hyperparameters are those of the algorithm."""
+        found = super().check(content, where)
+        try:
+            check_hyperparameters(found.get("algo", cls.algo).lower(), found.get("hyperparams", {}))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        return found
+
+    @classmethod
     def begin(cls, given: Mapping[str, Any], earlier: Mapping[str, Any], file: Path | None = None) -> AgentRun:
         """A new run: what is given, then what an earlier run had, then the algorithm's settings, then the defaults.
 
