@@ -22,7 +22,7 @@ SIMILARITIES: dict[str, float] = {"MI": 0.75, "SCD": 0.75, "VIF": 1.5, "Qabf": 1
 # Weight of each part of the score, of images that were fused from clean and from damaged pairs. With the reference's
 # fusion of the clean pair at hand, detail is judged by its edges more than by how much of it there is.
 CLEAN_PARTS: dict[str, float] = {**STATISTICS, **SIMILARITIES, INVENTED: 1.0}
-FULL_REFERENCE: dict[str, float] = {"structure": 2.0, "edges": 2.0, "intensity": 3.0, "both": 3.5}
+FULL_REFERENCE: dict[str, float] = {"structure": 2.0, "edges": 2.0, "intensity": 3.5, "both": 5.0}
 DAMAGED_PARTS: dict[str, float] = {**CLEAN_PARTS, "SF": 0.35, "AG": 0.35, **FULL_REFERENCE}
 
 LEAST = 1e-3  # of a metric: what is less is not told apart
