@@ -37,8 +37,11 @@ def unused(folder: Path) -> Path:
 
     Raises:
         UserError: If something is in it, or it is a file.
+        Busy: If another process is at work in it.
     """
     if not is_free(folder):
+        if _is_held(folder / LOCK):
+            raise _busy(folder)
         raise UserError(f"{folder} is in use; give --resume {folder} to continue it, or another --out.")
     return folder
 
@@ -104,7 +107,7 @@ def held(folder: Path) -> Iterator[Path]:
     try:
         while True:
             if not _lock(file):
-                raise Busy(f"{folder} is in use by a run that is in progress; wait for its end, or give another --out.")
+                raise _busy(folder)
             if _is(file, path):
                 break
             file.close()  # its holder ended and removed it between our opening and our locking
@@ -118,6 +121,18 @@ def held(folder: Path) -> Iterator[Path]:
                 path.unlink()
     finally:
         file.close()
+
+
+def _busy(folder: Path) -> Busy:
+    return Busy(f"{folder} is in use by a run that is in progress; wait for its end, or give another --out.")
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with open(path, "r+b") as file:
+            return not _lock(file)
+    except OSError:
+        return False
 
 
 def _open(path: Path) -> IO[bytes]:

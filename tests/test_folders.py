@@ -43,6 +43,8 @@ def test_a_named_folder_is_had_by_one_and_the_other_is_refused(tmp_path):
         with pytest.raises(Busy, match="in progress"), claimed(tmp_path / "a"):
             pass
         (tmp_path / "a" / "made").touch()
+        with pytest.raises(Busy, match="in progress"), claimed(tmp_path / "a"):
+            pass
     with pytest.raises(UserError, match="--resume"), claimed(tmp_path / "a"):
         pass
     assert not (tmp_path / "a" / LOCK).exists()
