@@ -113,7 +113,7 @@ COMMANDS = {
         ["--data", str(r / "data"), "--out", str(r / "data/test"), "--updates", "16", *STUDENT]
     ),
 }
-STUDENT = ["--teacher", "rule:max", "--env-kwargs", "reference=rule:max", "patch_size=32", "probe_size=48"]
+STUDENT = ["--teacher", "rule:max", "--env-kwargs", "reference=rule:max", "patch_size=48", "probe_size=48"]
 
 
 def FUSE(root, ir, vi, out):
