@@ -258,6 +258,12 @@ def fuse_videos(fuser: Fuser, args: argparse.Namespace) -> str:
         pair.close()
     if pair.leftover:
         say(f"The {pair.leftover} video goes on after frame {count}; the rest of it is left out.", error=True)
+    for name, off in pair.uneven.items():
+        say(
+            f"The frames of the {name} video come at a varying rate: the fused one has {pair.rate:g} per second, "
+            f"each up to {off:.2f} s from their time and their sound; convert both to one constant rate beforehand.",
+            error=True,
+        )
     speed = count / (time.perf_counter() - start)
     made = f"{count} frames at {pair.rate:g} per second, {sound}"
     return f"The fused video is {out} ({made}; {fuser.name}, {speed:.1f} frames per second)."

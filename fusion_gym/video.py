@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import shutil
@@ -108,6 +109,8 @@ class VideoPair:
         rate: Frames per second, of the visible video.
         count: Number of pairs that the files promise; 0 where they do not say.
         leftover: Which video went on when the other had ended, once they have been read; else empty.
+        astray: Seconds that a frame read so far lay at most from its place at the constant rate, by video; frames have
+            times of their own where a camera slows down in the dark.
 
     Raises:
         VideoError: If one cannot be read, or their frame rates differ.
@@ -122,15 +125,27 @@ class VideoPair:
         self.rate = rates[1] or rates[0] or 25.0
         self.count = max(0, int(min(capture.get(cv2.CAP_PROP_FRAME_COUNT) for capture in self._captures.values())))
         self.leftover = ""
+        self.astray = dict.fromkeys(self.paths, 0.0)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of frames, infrared and visible, uint8 BGR (H, W, 3) each, until one video ends."""
-        while True:
+        first: dict[str, float] = {}
+        for number in itertools.count():
             frames = {name: capture.read() for name, capture in self._captures.items()}
             if not all(good for good, _ in frames.values()):
                 self.leftover = next((name for name, (good, _) in frames.items() if good), "")
                 return
+            for name, capture in self._captures.items():
+                at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                off = abs(at - first.setdefault(name, at) - number / self.rate)
+                if at > 0:  # 0 throughout where a format keeps no times
+                    self.astray[name] = max(self.astray[name], off)
             yield frames["infrared"][1], frames["visible"][1]
+
+    @property
+    def uneven(self) -> dict[str, float]:
+        """The entries of `astray` that are more than a frame and a half."""
+        return {name: off for name, off in self.astray.items() if off > 1.5 / self.rate}
 
     def close(self) -> None:
         """Closes the files."""

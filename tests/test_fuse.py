@@ -462,3 +462,19 @@ def test_a_pair_of_videos_is_read_in_step(tmp_path):
     assert all(np.array_equal(ir, vi) for ir, vi in pair)
     assert pair.leftover == "infrared"
     pair.close()
+
+
+def test_frames_at_a_varying_rate_are_told_of(tmp_path, capsys):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    even, uneven, out = (tmp_path / name for name in ("even.avi", "uneven.mp4", "out.avi"))
+    film(even, 24, 0)
+    slower = ["-vf", "setpts='if(gt(N,11),(11+(N-11)*3)/12.5/TB,N/12.5/TB)'", "-fps_mode", "vfr", "-c:v", "mpeg4"]
+    subprocess.run([ffmpeg, "-loglevel", "error", "-i", even, *slower, uneven], check=True)
+    command = ["--student", "rule:max", "--no-progress", "--overwrite", "--out", str(out)]
+    assert main(["--ir", str(even), "--vi", str(even), *command]) == 0
+    assert "varying rate" not in capsys.readouterr().err
+    assert main(["--ir", str(uneven), "--vi", str(uneven), *command]) == 0
+    said = capsys.readouterr().err
+    # Frame 11 is shown after 0.88 s, and at the mean rate of 24 frames in 3.76 s it would be after 1.72 s.
+    assert "The frames of the visible video come at a varying rate" in said
+    assert "each up to 0.84 s from their time" in said
