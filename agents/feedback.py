@@ -14,14 +14,15 @@ from fusion_gym.conditions import CLEAN, HARDENINGS
 from fusion_gym.observations import index
 
 WORTH_FOLLOWING = 0.95  # score from which on a teacher is as good as the reference
-GUIDED = 0.3  # guidance under such a teacher; more than that, and the student learns too little by itself
+GUIDED, LED = 0.3, 0.15  # guidance under such a teacher, and under any other: without any a student sharpens too much
+HARDEST, LEAST = 0.8, 0.2  # strength of the damage that will be met most, and of one that will not be met
 HELD = 0.01  # fall of the clean score, from its best, that doubles the clean share
 Seen = Callable[[str], float]  # a feature's value by name
 
 
 def follow(seen: Seen) -> dict[str, float]:
-    """Guidance where the teacher is worth following."""
-    return {"guidance": GUIDED if seen("teacher_score") > WORTH_FOLLOWING else 0.0}
+    """Twice the guidance where the teacher is worth following."""
+    return {"guidance": GUIDED if seen("teacher_score") > WORTH_FOLLOWING else LED}
 
 
 def weakest(seen: Seen) -> dict[str, float]:
@@ -31,9 +32,9 @@ def weakest(seen: Seen) -> dict[str, float]:
 
 
 def deployed(seen: Seen) -> dict[str, float]:
-    """Hardening by what the student will meet, as often as it will meet it; guidance as `follow` has it."""
+    """Hardening mostly by what the student will meet, as often as it will meet damage; guidance as `follow` has it."""
     most = max(seen(f"share_{name}") for name in HARDENINGS)
-    strengths = {name: seen(f"share_{name}") / most if most > 0 else 0.0 for name in HARDENINGS}
+    strengths = {name: LEAST + (HARDEST - LEAST) * seen(f"share_{name}") / max(most, 1e-6) for name in HARDENINGS}
     return {**follow(seen), **strengths, "clean": seen(f"share_{CLEAN}")}
 
 

@@ -90,7 +90,7 @@ def commands(folder):
         "tune": (train_agent.main, [*agent, "--eval-freq", "4", "--tune", "1", *out]),
         "distil": (distill_student.main, [*student, *out]),
         "compare": (distill_student.main, [*student, *out, "--compare", "constant"]),
-        "teacher": (train_teacher.main, [*small, "--updates", "1", "--crop", "32", *out]),
+        "teacher": (train_teacher.main, [*small, "--updates", "1", "--crop", "48", *out]),
     }
 
 
