@@ -113,7 +113,7 @@ def test_the_readmes_first_screen_has_exactly_two_commands_that_set_up_everythin
     lines = first["code"].splitlines()
     assert len(lines) == 2 and text[: first.end()].count("\n") < 30
     assert all(line.startswith("python3 -m venv .venv && .venv/bin/pip install") for line in lines)
-    assert lines[0].endswith("train-agent") and lines[1].endswith("-m pytest")
+    assert lines[0].endswith("train-agent") and lines[1].endswith("-m pytest -n 2 --dist loadfile")
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
