@@ -71,10 +71,14 @@ def claimed(folder: Path, numbered: bool = False) -> Iterator[Path]:
         UserError: If something is in the folder, or another process has it.
     """
     for candidate in _numbered(folder) if numbered else (folder,):
-        if numbered and not is_free(candidate):
-            continue
-        make_folder(unused(candidate))
         with contextlib.ExitStack() as stack:
+            try:
+                unused(candidate)
+            except UserError:
+                if not numbered:
+                    raise
+                continue
+            make_folder(candidate)
             try:
                 stack.enter_context(held(candidate))
                 unused(candidate)  # another process may have run there, and ended, in the meantime

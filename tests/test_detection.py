@@ -99,7 +99,7 @@ def test_a_detector_that_finds_everything_scores_one_whatever_it_is_shown(tmp_pa
     arguments = ["--pairs", tmp_path, "--labels", tmp_path / "labels", "--detector", tmp_path / "all.onnx"]
     arguments += ["--bootstraps", "5", "--json", tmp_path / "out.json", f"mine=folder:{tmp_path / 'mine'}"]
     bench.run(bench.parse([str(each) for each in arguments]))
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())  # titles wrap
     assert "all 2 pairs" in printed and "1 pairs by night" in printed and "mine" in printed
     for rows in (rows for name, rows in json.loads((tmp_path / "out.json").read_text()).items() if name != "machine"):
         assert rows.keys() == {"infrared", "visible", "mean", "max", "laplacian", "guided", "mine"}
