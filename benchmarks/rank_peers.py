@@ -6,7 +6,8 @@
 ``PEERS.json`` holds ``{"means": {dataset: {method: {metric: value}}}}`` in the public evaluator's convention, and
 ``DATA/<dataset>/test/{ir,vi}`` the pairs that they were measured on. A method of ours is ``name=teacher``, with what
 ``--teacher`` takes elsewhere, or ``name=student:SPEC``. Ranks are over the nine metrics; invented structure stands
-beside them, for methods whose fused images are at hand.
+beside them, for methods whose fused images are at hand. ``--out docs/tables`` keeps the tables as CSV files, which
+``docs/tables.py`` puts into the page.
 """
 
 from __future__ import annotations
@@ -25,11 +26,16 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from fusion_gym.data import find_pairs, load_pairs
+from fusion_gym.files import make_folder, write_csv
 from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.report import means, score_outputs
 from fusion_gym.teachers import fuse_pair, load_teacher
 
-STATISTICS, SIMILARITY = REPORTED[:4], REPORTED[4:]
+GROUPS = {
+    "mean rank (9)": REPORTED,
+    "EN SD SF AG": REPORTED[:4],
+    "MI SCD VIF Qabf SSIM": REPORTED[4:],
+}
 
 
 def load(spec: str) -> Callable[..., Any]:
@@ -55,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", default=["roadscene", "msrs", "tno", "m3fd"])
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of a CSV file for each dataset")
     args = parser.parse_args(argv)
     peers = json.loads(args.peers.read_text())["means"]
     ours = {name: load(spec) for name, _, spec in (method.partition("=") for method in args.methods)}
@@ -67,14 +74,26 @@ def main(argv: list[str] | None = None) -> int:
         }
         places = ranks(rows)
         table = Table(title=f"{dataset}/test, {len(pairs)} pairs")
-        for head in ("method", *REPORTED, "mean rank (9)", "EN SD SF AG", "MI SCD VIF Qabf SSIM", "invented ↓"):
-            table.add_column(head, justify="left" if head == "method" else "right")
+        kept = []
         for name in sorted(rows, key=lambda name: float(np.mean(list(places[name].values())))):
-            groups = (REPORTED, STATISTICS, SIMILARITY)
-            mean_ranks = [f"{np.mean([places[name][metric] for metric in group]):.1f}" for group in groups]
-            cells = [f"{rows[name][metric]:.4g}" for metric in REPORTED]
-            invented = f"{rows[name][INVENTED]:.2%}" if INVENTED in rows[name] else "–"
-            table.add_row(name, *cells, *mean_ranks, invented, style="bold" if name in ours else None)
+            kept.append(
+                {
+                    "method": name,
+                    **{metric: f"{rows[name][metric]:.4g}" for metric in REPORTED},
+                    **{
+                        head: f"{np.mean([places[name][metric] for metric in group]):.1f}"
+                        for head, group in GROUPS.items()
+                    },
+                    "invented": f"{rows[name][INVENTED]:.4f}" if INVENTED in rows[name] else "",
+                    "ours": "yes" if name in ours else "no",
+                }
+            )
+        for head in list(kept[0])[:-1]:
+            table.add_column(head, justify="left" if head == "method" else "right")
+        for row in kept:
+            table.add_row(*list(row.values())[:-1], style="bold" if row["ours"] == "yes" else None)
+        if args.out is not None:
+            write_csv(make_folder(args.out) / f"{dataset}.csv", kept)
         console.print(table)
     return 0
 

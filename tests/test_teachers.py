@@ -1,6 +1,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -400,3 +401,20 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
         assert main([*SMALL, "--updates", "1", "--out", str(tmp_path), "--resume"]) == 2
         error = capsys.readouterr().err
         assert "checkpoint.pt is damaged" in error and error.count("\n") == 1
+
+
+def test_one_command_makes_the_builtin_teacher_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    make_teacher = pytest.importorskip("make_teacher", reason="benchmarks/ is absent")
+    args = make_teacher.parse(["--data", "synthetic", "--share", "1e-4", "--out", str(tmp_path)])
+    make_teacher.run(args)
+    last = [torch.load(tmp_path / str(number) / "teacher.pt", weights_only=True) for number in make_teacher.MEAN_OF]
+    mean = torch.load(tmp_path / "teacher.pt", weights_only=True)
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (last[0][name] + last[1][name]) / 2)
+    load_teacher(str(tmp_path / "teacher.pt"))
+
+    monkeypatch.setattr(make_teacher.train_teacher.Training, "update", lambda *_: pytest.fail("it trained again"))
+    (tmp_path / "teacher.pt").unlink()
+    make_teacher.run(args)
+    assert all(torch.equal(torch.load(tmp_path / "teacher.pt", weights_only=True)[name], mean[name]) for name in mean)
