@@ -103,14 +103,14 @@ def bench_update(args: argparse.Namespace) -> dict[str, Any]:
     for name in ("update", "plain update"):
         student = read_student(weights_of("tiny")).train().requires_grad_(True)
         made[name] = Distiller(bank, student, 1e-3, 8, 10_000, torch.Generator().manual_seed(0), "metrics")
-    made["plain update"].self_loss = SelfLoss(lambda fused, ir, vi, _: plain_loss(fused, ir, vi), lambda ir, vi: ir)
-    images, floor, _ = made["update"].batch()
-    ir, vi, _ = images.split(1, dim=1)
+    made["plain update"].self_loss = SelfLoss(lambda fused, ir, vi, _: plain_loss(fused, ir, vi), lambda ir, vi: ())
+    batch = made["update"].batch()
+    ir, vi, _ = batch.images.split(1, dim=1)
     leaf = ((ir + vi) / 2).requires_grad_()
     sides = {
         **{name: functools.partial(distiller.advance, settings, 1) for name, distiller in made.items()},
         "student": lambda: made["update"].student(ir, vi).sum().backward(),
-        "objective": lambda: metric_loss(leaf, ir, vi, floor).sum().backward(),
+        "objective": lambda: metric_loss(leaf, ir, vi, batch.kept).sum().backward(),
         "plain objective": lambda: plain_loss(leaf, ir, vi).sum().backward(),
     }
     result = compare(sides, 10 * args.repetitions, "update")

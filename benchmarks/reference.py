@@ -93,6 +93,11 @@ def hardened(ir: Tensor, vi: Tensor, strengths: Mapping[str, float], drawn: Draw
     return torch.cat(irs), torch.cat(vis)
 
 
+def turned(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Images of which some are mirrored from left to right."""
+    return torch.stack([image.flip(2) if which else image for image, which in zip(images, mirrored, strict=True)])
+
+
 PLAIN_SELF_LOSSES = {"simple": self_loss, "metrics": plain_objective.metric_loss}
 
 
@@ -105,9 +110,10 @@ class PlainDistiller(Distiller):
         self.adam = torch.optim.Adam(self.student.parameters())
 
     def _plain_losses(self, settings: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        images, _, drawn = self.batch()
+        images, mirrored, drawn, _ = self.batch()
         ir, vi, teacher = (channel.contiguous() for channel in images.split(1, dim=1))
-        fused = self.student(*hardened(ir, vi, settings, drawn))
+        seen = (turned(images, mirrored) for images in hardened(ir, vi, settings, drawn))
+        fused = turned(self.student(*seen), mirrored)
         return guide_loss(fused, teacher), self.plain_self_loss(fused, ir, vi)
 
     def advance(self, settings: Mapping[str, float], updates: int) -> Stats:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -49,7 +48,7 @@ def real() -> dict[str, ImagePair]:
 
 def hardened(pair: ImagePair, name: str, strength: float) -> ImagePair:
     """The pair with one degradation, an under-exposed one for illumination."""
-    drawn = replace(draw(1, torch.Generator().manual_seed(0)), dark=torch.ones(1, dtype=torch.bool))
+    drawn = draw(1, torch.Generator().manual_seed(0))._replace(dark=torch.ones(1, dtype=torch.bool))
     sources = (unit(image)[None, None] for image in (pair.ir, pair.vi))
     ir, vi = (image[0, 0].mul(255).round().byte().numpy() for image in damage(*sources, {name: strength}, drawn))
     return ImagePair(name, ir, vi, cv2.cvtColor(vi, cv2.COLOR_GRAY2BGR))

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,43 +32,38 @@ _WINDOWS = tuple(gaussian(size, size / 5) for size in fidelity.SIZES)
 _NONE = 1e-9  # a share of pixels below this counts as this much
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What depends on the sources alone; from `know`. The sources' maps are (N, 2, ...), infrared first.
 
     Attributes:
-        sources: The sources less their means, levels from 0 to 255, (N, 2, H, W).
+        sources: The sources less their means, levels from 0 to 255, at each scale of VIF, (N, 2, H, W) at the first.
+        mean: Their means, (N, 2, 1, 1).
         variance: Their variances, (N, 2).
         covariance: Their covariance, (N, 1).
-        columns: The bins of their pixels, int64 (N, 2, H·W).
+        columns: The bins of their pixels, uint8 (N, 2, H·W).
         entropy: The entropies of these bins, (N, 2).
-        similarity: Local means without and with the images' means, and what they add to SSIM's two denominators.
-        scales: The sources, their local means and the gains at each scale of VIF.
+        similarity: Local means of `sources` and local variances in SSIM's windows.
+        local: Local means of `sources` in the windows of each scale of VIF.
+        gain: One over the local variances in these windows, 0 where there is none.
         information: The information in all scales, (N, 2).
         strength: Strength of their edges, (N, 2, H, W).
         direction: Orientation of their edges, same shape.
         bound: The coarse gradient above which structure is invented, (N, 1, H, W).
     """
 
-    sources: Tensor
+    sources: tuple[Tensor, ...]
+    mean: Tensor
     variance: Tensor
     covariance: Tensor
     columns: Tensor
     entropy: Tensor
-    similarity: tuple[Tensor, ...]
-    scales: tuple[tuple[Tensor, ...], ...]
+    similarity: tuple[Tensor, Tensor]
+    local: tuple[Tensor, ...]
+    gain: tuple[Tensor, ...]
     information: Tensor
     strength: Tensor
     direction: Tensor
     bound: Tensor
-
-    def __getitem__(self, index: Any) -> Known:
-        """Some of the pairs."""
-        return Known(*(_take(getattr(self, field.name), index) for field in fields(self)))
-
-
-def _take(kept: Any, index: Any) -> Any:
-    return kept[index] if isinstance(kept, Tensor) else tuple(_take(one, index) for one in kept)
 
 
 @torch.no_grad()
@@ -86,31 +80,26 @@ def know(ir: Tensor, vi: Tensor) -> Known:
     shares = counts.scatter_add_(2, columns, torch.ones_like(pixels.flatten(2))) / columns.shape[2]
     levels = pixels * LEVEL
     mean = levels.mean((2, 3), keepdim=True)
-    x = levels - mean
-    local, variance = _spread(x, box)
-    lit = local + mean
-    similarity = local, lit, (lit * lit).add_(_C1), variance.add_(_C2)
-    scales, information, scale = [], x.new_zeros(()), x
-    for position, window in enumerate(_WINDOWS):
-        if position:
-            scale = slide(scale, window, 2)
-        local, variance = _spread(scale, partial(slide, weights=window))
-        gain = F.threshold(variance, fidelity.EPSILON, math.inf).reciprocal_()
-        scales.append((scale, local, gain))
-        information = information + (variance / fidelity.NOISE).log1p_().sum((2, 3))
+    sources = [levels - mean]
+    for window in _WINDOWS[1:]:
+        sources.append(slide(sources[-1], window, 2))
+    spread = [_spread(scale, partial(slide, weights=window)) for scale, window in zip(sources, _WINDOWS, strict=True)]
+    local, variances = zip(*spread, strict=True)
+    information = torch.stack([(variance / fidelity.NOISE).log1p_().sum((2, 3)) for variance in variances]).sum(0)
     across, down = _sobel(*_differences(levels))
-    strength = _length(across, down, edges.FLOOR)
-    steep = _coarse(x)[2].amax(1, keepdim=True)
+    steep = _coarse(sources[0])[2].amax(1, keepdim=True)
     return Known(
-        x,
-        x.square().mean((2, 3)),
-        x.prod(1, keepdim=True).mean((2, 3)),
-        columns,
+        tuple(sources),
+        mean,
+        sources[0].square().mean((2, 3)),
+        sources[0].prod(1, keepdim=True).mean((2, 3)),
+        columns.to(torch.uint8),
         _entropy(shares)[0],
-        similarity,
-        tuple(scales),
+        _spread(sources[0], box),
+        local,
+        tuple(F.threshold(variance, fidelity.EPSILON, math.inf).reciprocal_() for variance in variances),
         information,
-        strength,
+        _length(across, down, edges.FLOOR),
         _orientation(across, down),
         (invention.FACTOR * steep).clamp_min_(invention.FLOOR),
     )
@@ -124,11 +113,12 @@ class _Image:
         self.pixels = fused * LEVEL
         self.mean = self.pixels.mean((2, 3), keepdim=True)
         self.centred = self.pixels - self.mean
+        self.sources = known.sources[0]
 
     @cached_property
     def products(self) -> Tensor:
         """Centred pixels, their squares and their products with the sources, (N, 4, H, W)."""
-        return _products(self.centred, self.known.sources)
+        return _products(self.centred, self.sources)
 
     @cached_property
     def differences(self) -> tuple[Tensor, Tensor]:
@@ -172,7 +162,7 @@ class _Slope:
         """The gradient in the fused images, (N, 1, H, W)."""
         image, slope = self.image, self.pixels
         if self.products is not None:
-            slope += _from_products(self.products, image.centred, image.known.sources)
+            slope += _from_products(self.products, image.centred, image.sources)
         if self.differences is not None:
             slope += _from_differences(*self.differences)
         slope *= LEVEL
@@ -267,12 +257,12 @@ def _each(slope: Tensor) -> Tensor:
 
 def _similarity(image: _Image) -> tuple[Tensor, Pull]:
     """SSIM to each source, (N, 2)."""
-    offset, source_mean, squares, spread = image.known.similarity
+    offset, source_variance = image.known.similarity
     local, variance, covariance = _joint(box(image.products), offset)
-    mean = local + image.mean
+    mean, source_mean = local + image.mean, offset + image.known.mean
     light = (mean * source_mean).add_(_C1 / 2)
-    squares = torch.addcmul(squares, mean, mean)
-    spread = spread + variance
+    squares = (source_mean * source_mean).addcmul_(mean, mean).add_(_C1)
+    spread = (source_variance + variance).add_(_C2)
     covariance.add_(_C2 / 2)
     inverse = 4 / (squares * spread)
     ratio = light * inverse
@@ -315,11 +305,11 @@ def _fidelity(image: _Image) -> tuple[Tensor, Pull]:
     known = image.known
     images, products, pulls = [image.centred], [image.products], []
     kept = known.information.new_zeros(())
-    for position, ((sources, source_mean, gain), window) in enumerate(zip(known.scales, _WINDOWS, strict=True)):
+    for position, window in enumerate(_WINDOWS):
         if position:
             images.append(slide(images[-1], window, 2))
-            products.append(_products(images[-1], sources))
-        part, pull = _scale(products[-1], source_mean, gain, window)
+            products.append(_products(images[-1], known.sources[position]))
+        part, pull = _scale(products[-1], known.local[position], known.gain[position], window)
         pulls.append(pull)
         kept = kept + part
     present = known.information > 0
@@ -329,7 +319,7 @@ def _fidelity(image: _Image) -> tuple[Tensor, Pull]:
         slope = torch.where(present, slope / information, 0.0)
         coarse = torch.zeros_like(images[-1])
         for position in range(len(_WINDOWS) - 1, 0, -1):
-            gathered = _from_products(pulls[position](slope), images[position], known.scales[position][0])
+            gathered = _from_products(pulls[position](slope), images[position], known.sources[position])
             coarse = unslide(gathered.add_(coarse), _WINDOWS[position], images[position - 1].shape[2:], 2)
         total.through_products(pulls[0](slope))
         total.pixels += coarse
@@ -376,17 +366,17 @@ def _edge_transfer(image: _Image) -> tuple[Tensor, Pull]:
 
 def _correlation_of_differences(image: _Image) -> tuple[Tensor, Pull]:
     """SCD for each source, (N, 2)."""
-    known, x = image.known, image.centred
-    without = x - known.sources
+    known, x, sources = image.known, image.centred, image.sources
+    without = x - sources
     variances = without.square().mean((2, 3)).flip(1)
-    covariances = (x * known.sources).mean((2, 3)) - known.covariance
+    covariances = (x * sources).mean((2, 3)) - known.covariance
     scale = (variances.clamp_min(FLAT) * known.variance.clamp_min(FLAT)).rsqrt()
     values = covariances * scale
 
     def pull(slope: Tensor, total: _Slope) -> None:
         size = x[0].numel()
         falling = torch.where(variances >= FLAT, slope * values / variances.clamp_min(FLAT), 0.0).flip(1)
-        shares = known.sources * _each(slope * scale / size) - without * _each(falling / size)
+        shares = sources * _each(slope * scale / size) - without * _each(falling / size)
         total.pixels += shares.sum(1, keepdim=True)
 
     return values.clone(), pull

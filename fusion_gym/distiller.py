@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,17 +17,17 @@ from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.metrics import METRICS
 from fusion_gym.models.student import Student
 from fusion_gym.modes import settled
-from fusion_gym.objective import floor_of, metric_loss
+from fusion_gym.objective import keep, metric_loss
 from fusion_gym.optimizer import Adam
-from fusion_gym.tensors import unit
+from fusion_gym.tensors import Fuse, joined, mapped, unit
 
 
-def _simple_loss(fused: Tensor, ir: Tensor, vi: Tensor, kept: Tensor) -> Tensor:
+def _simple_loss(fused: Tensor, ir: Tensor, vi: Tensor, kept: Any) -> Tensor:
     return self_loss(fused, self_targets(ir, vi))
 
 
-def _nothing(ir: Tensor, vi: Tensor) -> Tensor:
-    return ir.new_empty(len(ir), 0)
+def _nothing(ir: Tensor, vi: Tensor) -> tuple[()]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,20 @@ class SelfLoss:
     """What a student learns by itself from.
 
     Attributes:
-        loss: Loss per sample, (N,), of the fused images, their clean sources, and what is kept of these.
-        keep: What is worth keeping of sources, (N, K): numbers that stay when both are mirrored.
+        loss: Loss per sample, (N,), of the fused images, their clean sources, and what is kept of these, or ().
+        keep: What is worth keeping of sources: nested tuples of tensors, (N, ...).
     """
 
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    keep: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor, Tensor, Any], Tensor]
+    keep: Callable[[Tensor, Tensor], Any]
 
 
 SELF_LOSSES: dict[str, SelfLoss] = {
     "simple": SelfLoss(_simple_loss, _nothing),
-    "metrics": SelfLoss(metric_loss, floor_of),
+    "metrics": SelfLoss(metric_loss, keep),
 }
 KEPT_AT_ONCE = 32  # patches in one computation of what is kept
+KEPT_AT_MOST = 2**24  # pixels of patches, at some 55 bytes each; of a larger bank nothing is kept
 LEAST_PATCH = {"simple": 16, "metrics": METRICS["VIF"].min_side}  # sides of the patches, in pixels
 GRADIENT_LIMIT = 5.0
 FINAL_LEARNING_RATE = 0.05  # of the initial one, reached by a cosine
@@ -76,6 +77,22 @@ class Stats:
     def as_tuple(self) -> tuple[float, float, float]:
         """The figures in the order of the constructor."""
         return self.loss_guide, self.loss_self, self.grad_norm
+
+
+class Batch(NamedTuple):
+    """What one update learns from.
+
+    Attributes:
+        images: Infrared, visible luminance and the teacher's output, (N, 3, H, W) in [0, 1].
+        mirrored: Which of them the student sees mirrored, bool (N,).
+        drawn: The random part of the hardening.
+        kept: What the self-learning loss keeps of the sources; () for nothing.
+    """
+
+    images: Tensor
+    mirrored: Tensor
+    drawn: Draw
+    kept: Any = ()
 
 
 class Distiller:
@@ -115,25 +132,22 @@ class Distiller:
         self.kept = self._keep()
 
     @settled()
-    def _keep(self) -> Tensor:
+    def _keep(self) -> Any:
+        if self.bank[:, 0].size > KEPT_AT_MOST:
+            return ()
         parts = []
         for start in range(0, len(self.bank), KEPT_AT_ONCE):
             ir, vi = unit(self.bank[start : start + KEPT_AT_ONCE, :2], self._device).split(1, dim=1)
             parts.append(self.self_loss.keep(ir, vi))
-        return torch.cat(parts)
+        return joined(parts)
 
-    def batch(self) -> tuple[Tensor, Tensor, Draw]:
-        """Draws a batch; what it takes from the generator does not depend on the settings.
-
-        Returns:
-            Images, float (B, 3, P, P) in [0, 1], mirrored at random; what is kept of them, (B, K); the random part of
-            the hardening.
-        """
-        where, mirror = torch.rand((2, self.batch_size), generator=self.generator, dtype=torch.float64)
+    def batch(self) -> Batch:
+        """Draws a batch; what it takes from the generator does not depend on the settings."""
+        where, mirrored = torch.rand((2, self.batch_size), generator=self.generator, dtype=torch.float64)
         index = (where * len(self.bank)).long()
-        patches, mirrored = self.bank[index.numpy()], (mirror < 0.5).numpy()
-        patches[mirrored] = patches[mirrored, ..., ::-1]
-        return unit(patches, self._device), self.kept[index.to(self._device)], draw(self.batch_size, self.generator)
+        images, here = unit(self.bank[index.numpy()], self._device), index.to(self._device)
+        kept = mapped(lambda tensor: tensor[here], self.kept)
+        return Batch(images, (mirrored < 0.5).to(self._device), draw(self.batch_size, self.generator), kept)
 
     @settled()
     @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does
@@ -149,8 +163,7 @@ class Distiller:
         """
         sums = torch.zeros(3, device=self._device)
         for _ in range(updates):
-            images, kept, drawn = self.batch()
-            losses, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss, kept)
+            losses, guide, own = batch_losses(self.student, self.batch(), settings, self.self_loss)
             losses.mean().backward()
             norm = self.descend(settings["rate"])
             sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
@@ -180,9 +193,8 @@ class Distiller:
     @settled()
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """The losses of one batch without an update; the gradient norm is given as 1."""
-        images, kept, drawn = self.batch()
         with torch.no_grad():
-            _, guide, own = batch_losses(self.student, images, settings, drawn, self.self_loss, kept)
+            _, guide, own = batch_losses(self.student, self.batch(), settings, self.self_loss)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
 
     @settled()
@@ -193,9 +205,14 @@ class Distiller:
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but what is kept of the patches, which is many times as much as these."""
+        return {name: value for name, value in self.__dict__.items() if name != "kept"}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what was pickled; what `torch.inference_mode` makes of it could not be trained on."""
-        self.__dict__ = state
+        self.__dict__ = state | {"kept": ()}
+        self.kept = self._keep()
         if torch.is_inference_mode_enabled():
             self.__dict__ = copy.deepcopy(self).__dict__
 
@@ -219,28 +236,33 @@ class Distiller:
 
 
 def batch_losses(
-    fuse: Callable[[Tensor, Tensor], Tensor],
-    images: Tensor,
+    fuse: Fuse,
+    batch: Batch,
     settings: Mapping[str, float | Tensor],
-    drawn: Draw,
     self_loss: SelfLoss = SELF_LOSSES["simple"],
-    kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses of a batch.
 
+    A student that sees mirrored images is judged by its outputs mirrored back, for what is kept is of patches as they
+    are.
+
     Args:
         fuse: The student.
-        images: Infrared, visible luminance and the teacher's output, (N, 3, H, W) in [0, 1].
+        batch: The batch.
         settings: Guidance and the hardenings' strengths by name, for all samples or (N,).
-        drawn: The random part of the hardening.
         self_loss: The self-learning loss.
-        kept: What it keeps of the sources, (N, K), where it is at hand.
 
     Returns:
         The mixed, the guidance and the self-learning loss of each sample, (N,).
     """
-    ir, vi, teacher = images.split(1, dim=1)
-    fused = fuse(*harden(ir, vi, settings, drawn))
+    ir, vi, teacher = batch.images.split(1, dim=1)
+    hard = (mirror(image, batch.mirrored) for image in harden(ir, vi, settings, batch.drawn))
+    fused = mirror(fuse(*hard), batch.mirrored)
     guide = guide_loss(fused, teacher, sobel(teacher))
-    own = self_loss.loss(fused, ir, vi, self_loss.keep(ir, vi) if kept is None else kept)
+    own = self_loss.loss(fused, ir, vi, batch.kept)
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own
+
+
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Images, (N, C, H, W), of which those that a mask, (N,), names are mirrored from left to right."""
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)

@@ -6,8 +6,8 @@ the exact identity, the damage grows with the strength, and the result stays in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,8 +66,7 @@ def contrast_loss(image: Tensor, strength: Tensor) -> Tensor:
     return image + FADING * _per_image(strength) * (mean - image)
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """The random part of one hardening, so that the same damage can be applied to the same batch again.
 
     Attributes:
@@ -126,11 +125,6 @@ def draw(count: int, generator: torch.Generator) -> Draw:
     spared, kind, share, dark = torch.rand((4, count), generator=generator, device=device)
     seeds = torch.randint(2**31, (count,), generator=generator, device=device)
     return Draw(spared, kind, share, dark < 0.5, seeds)
-
-
-def concatenate(draws: Sequence[Draw]) -> Draw:
-    """The random part of several batches that are hardened as one."""
-    return Draw(*(torch.cat([getattr(one, field.name) for one in draws]) for field in fields(Draw)))
 
 
 def harden(ir: Tensor, vi: Tensor, settings: Mapping[str, float | Tensor], drawn: Draw) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fusion_gym.closed import know, measure
+from fusion_gym.closed import Known, know, measure
 from fusion_gym.metrics import INVENTED
 from fusion_gym.modes import settled
 
@@ -57,16 +58,34 @@ def _capped(value: Tensor, cap: float, softness: float = 0.05) -> Tensor:
     return cap - softness * F.softplus((cap - value) / softness)
 
 
+class Kept(NamedTuple):
+    """What the objective needs of sources; from `keep`.
+
+    Attributes:
+        known: What depends on the sources alone.
+        floor: What fused images are to be better in: SSIM (two columns), SD, SF, AG and EN of the brighter source at
+            each pixel, (N, 6).
+    """
+
+    known: Known
+    floor: Tensor
+
+
 @torch.no_grad()
-def floor_of(ir: Tensor, vi: Tensor) -> Tensor:
-    """What fused images are to be better in: SSIM (two columns), SD, SF, AG and EN of the brighter source, (N, 6)."""
-    values = measure(torch.maximum(ir, vi), know(ir, vi), ("SSIM", *STATISTICS, "information"))
+def keep(ir: Tensor, vi: Tensor) -> Kept:
+    """Computes what the objective needs of sources, (N, 1, H, W) in [0, 1] each.
+
+    Raises:
+        ValueError: If they are too small for a metric.
+    """
+    known = know(ir, vi)
+    values = measure(torch.maximum(ir, vi), known, ("SSIM", *STATISTICS, "information"))
     columns = (values["SSIM"], *(values[name][:, None] for name in STATISTICS), values["information"][:, :1])
-    return torch.cat(columns, dim=1)
+    return Kept(known, torch.cat(columns, dim=1))
 
 
 def worth_of(values: Mapping[str, Tensor], floor: Tensor, goals: Mapping[str, Goal] = GOALS) -> dict[str, Tensor]:
-    """`objective` from the measures of fused images, and `floor_of` their sources."""
+    """`objective` from the measures of fused images, and the floor that `keep` gives of their sources."""
     entropy, shared = values["information"].split((1, 2), dim=1)
     lead = (values["SSIM"] - floor[:, :2]).sum(1)
     worth = {"SSIM": goals["SSIM"].weight * _capped(lead, goals["SSIM"].cap, softness=0.01)}
@@ -84,7 +103,7 @@ def worth_of(values: Mapping[str, Tensor], floor: Tensor, goals: Mapping[str, Go
 
 @settled()
 def objective(
-    fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] = GOALS, floor: Tensor | None = None
+    fused: Tensor, ir: Tensor, vi: Tensor, goals: Mapping[str, Goal] = GOALS, kept: Kept | tuple[()] = ()
 ) -> dict[str, Tensor]:
     """Worth of fused images by metric, (N,) each; their sum is to be maximised.
 
@@ -96,12 +115,13 @@ def objective(
         ir: Infrared, same shape and range.
         vi: Visible luminance, same shape and range.
         goals: What each metric is worth.
-        floor: From `floor_of` the sources, where it is at hand.
+        kept: From `keep` of the sources, where it is at hand.
 
     Raises:
         ValueError: If the images are too small for a metric.
     """
-    return worth_of(measure(fused, know(ir, vi)), floor_of(ir, vi) if floor is None else floor, goals)
+    known, floor = kept if kept else keep(ir, vi)
+    return worth_of(measure(fused, known), floor, goals)
 
 
 def loss_of(worth: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS) -> Tensor:
@@ -109,13 +129,13 @@ def loss_of(worth: Mapping[str, Tensor], goals: Mapping[str, Goal] = GOALS) -> T
     return 1 - torch.stack(list(worth.values())).sum(0) / sum(goal.weight for goal in goals.values())
 
 
-def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor, floor: Tensor | None = None) -> Tensor:
+def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor, kept: Kept | tuple[()] = ()) -> Tensor:
     """The objective with `GOALS` as a loss per sample, (N,).
 
     Args:
         fused: (N, 1, H, W) in [0, 1]; differentiable once.
         ir: Infrared, same shape and range.
         vi: Visible luminance, same shape and range.
-        floor: From `floor_of` the sources, where it is at hand.
+        kept: From `keep` of the sources, where it is at hand.
     """
-    return loss_of(objective(fused, ir, vi, floor=floor))
+    return loss_of(objective(fused, ir, vi, kept=kept))

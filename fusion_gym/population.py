@@ -21,8 +21,8 @@ from torch.func import functional_call, vmap
 from fusion_gym.actions import array_of
 from fusion_gym.distiller import Distiller, Stats, batch_losses
 from fusion_gym.env import FusionDistillEnv
-from fusion_gym.hardening import concatenate
 from fusion_gym.modes import settled
+from fusion_gym.tensors import joined
 
 
 def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int) -> list[Stats]:
@@ -41,7 +41,7 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
     groups: dict[tuple[object, ...], list[int]] = {}
     for position, distiller in enumerate(distillers):
         shape = tuple(weight.shape for weight in distiller.student.parameters())
-        groups.setdefault((distiller.self_loss, *shape), []).append(position)
+        groups.setdefault((distiller.self_loss, bool(distiller.kept), *shape), []).append(position)
     stats: dict[int, Stats] = {}
     for members in groups.values():
         figures = _advance_alike([distillers[i] for i in members], [settings[i] for i in members], updates)
@@ -60,10 +60,9 @@ def _advance_alike(
     each["guidance"] = each["guidance"].to(device)
     sums = torch.zeros(count, 3, device=device)
     for _ in range(updates):
-        images, kept, drawn = zip(*(distiller.batch() for distiller in distillers), strict=True)
+        batch = joined([distiller.batch() for distiller in distillers])
         fuse = _batched([distiller.student for distiller in distillers], size)
-        loss = distillers[0].self_loss
-        figures = batch_losses(fuse, torch.cat(images), each, concatenate(drawn), loss, torch.cat(kept))
+        figures = batch_losses(fuse, batch, each, distillers[0].self_loss)
         losses, guide, own = (figure.view(count, size) for figure in figures)
         losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
         norms = [distiller.descend(one["rate"]) for distiller, one in zip(distillers, settings, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ class Probe:
         count = len(ir)
         drawn = draw(count, torch.Generator(ir.device).manual_seed(0))  # the same in every environment
         turn = torch.arange(count, device=ir.device)
-        drawn = replace(drawn, dark=turn // len(STRENGTHS) % 2 == 0)
+        drawn = drawn._replace(dark=turn // len(STRENGTHS) % 2 == 0)
         strength = torch.tensor(STRENGTHS, device=ir.device)[turn % len(STRENGTHS)]
         self.pairs = {CLEAN: (ir, vi)} | {name: damage(ir, vi, {name: strength}, drawn) for name in HARDENINGS}
         self._inputs = tuple(torch.cat(images) for images in zip(*self.pairs.values(), strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,3 +33,17 @@ def unit(pixels: np.ndarray, device: str | torch.device | None = None, dtype: to
     """Gray levels, uint8, as a tensor in [0, 1] of the same shape."""
     writable = np.require(pixels, requirements="W")  # torch warns of what cannot be written to
     return torch.from_numpy(writable).to(device, dtype) / 255
+
+
+def mapped(do: Callable[..., Tensor], *trees: Any) -> Any:
+    """Nested tuples, or named ones, of what a function makes of the tensors at each place of some that are alike."""
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return do(*trees)
+    made = [mapped(do, *parts) for parts in zip(*trees, strict=True)]
+    return tuple(made) if type(first) is tuple else type(first)(*made)
+
+
+def joined(trees: Sequence[Any]) -> Any:
+    """Nested tuples of batches of tensors as one of the whole."""
+    return mapped(lambda *tensors: torch.cat(tensors), *trees)

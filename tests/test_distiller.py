@@ -1,12 +1,21 @@
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from fusion_gym.actions import ACTIONS
-from fusion_gym.distiller import FINAL_LEARNING_RATE, SELF_LOSSES, WARM_UP, Distiller, batch_losses
+from fusion_gym.distiller import (
+    FINAL_LEARNING_RATE,
+    KEPT_AT_MOST,
+    SELF_LOSSES,
+    WARM_UP,
+    Batch,
+    Distiller,
+    batch_losses,
+)
 from fusion_gym.hardening import draw, harden
 from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.models.student import Student
@@ -28,6 +37,11 @@ def make(bank=None, seed=0, total_updates=40, learning_rate=3e-3, self_loss="sim
     student = Student(4, generator=generator)
     bank = some_bank(side=16 if self_loss == "simple" else 44) if bank is None else bank
     return Distiller(bank, student, learning_rate, 4, total_updates, generator, self_loss)
+
+
+def batch_of(images, generator):
+    count = len(images)
+    return Batch(images, torch.arange(count) % 2 == 0, draw(count, generator))
 
 
 def weights(distiller):
@@ -65,12 +79,28 @@ def test_two_short_calls_are_one_long_call():
     assert torch.equal(weights(one), weights(two))
 
 
-def test_what_is_kept_of_patches_belongs_to_those_of_the_batch_mirrored_or_not():
+def test_what_is_kept_of_patches_belongs_to_those_of_the_batch():
     distiller = make(self_loss="metrics")
     for _ in range(3):
-        images, kept, _ = distiller.batch()
-        expected = distiller.self_loss.keep(*images[:, :2].split(1, dim=1))
-        torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-4)
+        batch = distiller.batch()
+        expected = distiller.self_loss.keep(*batch.images[:, :2].split(1, dim=1))
+        torch.testing.assert_close(batch.kept, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [0, KEPT_AT_MOST], ids=["nothing", "all"])
+def test_what_is_kept_changes_no_training_but_by_rounding(limit, monkeypatch):
+    expected = make(self_loss="metrics").advance(HARD, 3)
+    monkeypatch.setattr("fusion_gym.distiller.KEPT_AT_MOST", limit)
+    distiller = make(self_loss="metrics")
+    assert bool(distiller.kept) == bool(limit)
+    assert distiller.advance(HARD, 3).as_tuple() == pytest.approx(expected.as_tuple(), rel=1e-4)
+
+
+def test_what_is_kept_is_not_pickled_but_computed_again():
+    distiller = make(self_loss="metrics")
+    data = pickle.dumps(distiller)
+    assert len(data) < 10 * distiller.bank.nbytes
+    assert torch.equal(pickle.loads(data).kept.known.bound, distiller.kept.known.bound)
 
 
 def test_copies_share_the_patches_and_keep_their_class():
@@ -96,11 +126,11 @@ def test_the_stream_of_random_numbers_does_not_depend_on_the_settings():
 def test_training_reduces_the_loss_that_it_is_asked_to_reduce(guidance, kind):
     distiller = make(total_updates=60)
     images = torch.from_numpy(distiller.bank).float() / 255
-    drawn = draw(len(images), torch.Generator().manual_seed(1))
+    batch = batch_of(images, torch.Generator().manual_seed(1))
 
     @torch.no_grad()
     def loss():
-        return float(batch_losses(distiller.student, images, PLAIN, drawn)[kind].mean())
+        return float(batch_losses(distiller.student, batch, PLAIN)[kind].mean())
 
     before = loss()
     distiller.advance({**PLAIN, "guidance": guidance}, 60)
@@ -119,10 +149,10 @@ def test_without_guidance_the_teacher_does_not_matter():
 
 def test_the_loss_of_a_batch_is_the_mixture_of_its_parts():
     generator = torch.Generator().manual_seed(0)
-    images, drawn = torch.rand(4, 3, 16, 16, generator=generator), draw(4, generator)
-    ir, vi, teacher = images.split(1, dim=1)
-    mixed, guide, own = batch_losses(torch.maximum, images, HARD, drawn)
-    hard = torch.maximum(*harden(ir, vi, HARD, drawn))
+    batch = batch_of(torch.rand(4, 3, 16, 16, generator=generator), generator)
+    ir, vi, teacher = batch.images.split(1, dim=1)
+    mixed, guide, own = batch_losses(torch.maximum, batch, HARD)
+    hard = torch.maximum(*harden(ir, vi, HARD, batch.drawn))
     assert not torch.equal(torch.maximum(ir, vi), hard)
     torch.testing.assert_close(guide, guide_loss(hard, teacher, sobel(teacher)))
     torch.testing.assert_close(own, self_loss(hard, self_targets(ir, vi)))
@@ -145,15 +175,22 @@ def test_at_a_rate_of_nothing_nothing_is_learnt():
     assert torch.equal(weights(distiller), before)
 
 
-def test_patches_are_mirrored_half_of_the_time():
+def test_patches_are_seen_mirrored_half_of_the_time_and_judged_as_they_are():
     distiller = make()
-    straight = torch.from_numpy(distiller.bank).float() / 255
     mirrored = 0
     for _ in range(50):
-        for image in distiller.batch()[0]:
-            same = any(torch.equal(image, original) for original in straight)
-            assert same or any(torch.equal(image, original.flip(2)) for original in straight)
-            mirrored += not same
+        batch, seen = distiller.batch(), []
+
+        def fuse(ir, vi, seen=seen):
+            seen.append(torch.cat((ir, vi), dim=1))
+            return torch.maximum(ir, vi)
+
+        figures = batch_losses(fuse, batch, PLAIN)
+        straight = batch_losses(torch.maximum, batch._replace(mirrored=torch.zeros(4, dtype=torch.bool)), PLAIN)
+        assert all(map(torch.equal, figures, straight))
+        for image, original in zip(*seen, batch.images[:, :2], strict=True):
+            assert torch.equal(image, original) or torch.equal(image, original.flip(2))
+            mirrored += not torch.equal(image, original)
     assert 60 < mirrored < 140  # of 200
 
 

@@ -4,7 +4,6 @@ import torch
 from fusion_gym.hardening import (
     HARDENINGS,
     blur,
-    concatenate,
     contrast_loss,
     damage,
     darken,
@@ -13,6 +12,7 @@ from fusion_gym.hardening import (
     noise,
     overexpose,
 )
+from fusion_gym.tensors import joined
 
 
 def pair(count=6, side=32, seed=0):
@@ -143,6 +143,6 @@ def test_batches_hardened_as_one_are_those_hardened_one_by_one():
         for name in (*HARDENINGS, "clean")
     }
     ir, vi = (torch.cat(images) for images in zip(*pairs, strict=True))
-    together = harden(ir, vi, per_image, concatenate(draws))
+    together = harden(ir, vi, per_image, joined(draws))
     for side in range(2):
         torch.testing.assert_close(together[side], torch.cat([one[side] for one in alone]), rtol=0, atol=1e-6)

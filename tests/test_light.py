@@ -1,6 +1,5 @@
 """How a student learns to even the light."""
 
-from dataclasses import replace
 
 import pytest
 import torch
@@ -43,7 +42,7 @@ def test_undoing_brings_back_contrast_and_exposure(patches):
     lit = illumination(vi, SHARE[2], DRAWN.dark)
     torch.testing.assert_close(_centred(lit[1]) * gain[1, 1], _centred(vi[1]))  # over-exposed
     dark = 0.15 * vi[:1].clamp(0, 1)  # without the gamma, which no gain undoes
-    full = undoing(replace(DRAWN, share=torch.ones(4))).exp()
+    full = undoing(DRAWN._replace(share=torch.ones(4))).exp()
     torch.testing.assert_close(dark * full[0, 1], vi[:1])
 
 
