@@ -6,13 +6,13 @@ not import torch.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
+from fusion_gym.classes import ClassError, Named
 from fusion_gym.cli import UserError, nearest
 
 from .feedback import RULES, Rule
@@ -75,7 +75,7 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
 
         return load_model(spec, env, trust)
     if settings and not Path(spec).exists():
-        return _own_agent(name, settings, env)
+        return _own_agent(spec, env)
     known = nearest(name, [*SCHEDULES, *RULES, *SHIPPED])
     raise UserError(f"There is no agent {spec!r}: no such zip file, and no schedule or rule of this name; {known}")
 
@@ -100,12 +100,13 @@ def settings_of(spec: str) -> dict[str, Any]:
     return {**found, **({} if facts.decisions is None else {"decisions": facts.decisions}), "fixed": fixed}
 
 
-def _own_agent(module: str, rest: str, env: gym.Env) -> Any:
+def _own_agent(spec: str, env: gym.Env) -> Any:
+    module, _, rest = spec.partition(":")
     name, _, file = rest.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"There is no agent {module}:{rest}: {error}; give module:Class, importable here.") from error
+        made = Named(module, name).find("agent")
+    except ClassError as error:
+        raise UserError(str(error)) from error
     if not callable(getattr(made, "predict", None)):
         raise UserError(f"{module}:{name} is no class with predict(observation, state, episode_start, deterministic).")
     return made.load(file, env) if file else made(env)

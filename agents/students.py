@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fusion_gym.cli import UserError
+from fusion_gym.cli import UserError, check_keys
 from fusion_gym.conditions import DEPLOYMENTS
 from fusion_gym.distiller import SELF_LOSSES
+from fusion_gym.models.own import is_own
 from fusion_gym.models.student import STUDENTS
 
 from .schema import Settings, option
@@ -28,7 +29,7 @@ class StudentSettings(Settings):
         ir_range: Counts of a 16-bit infrared shown black and white.
         test: Further data whose test pairs are reported on.
         teacher: Name, TorchScript or ONNX file, module:Class, or folder.
-        student: One of the family that is shipped.
+        student: One of the family that is shipped, agentfuse, or module:Class, a network of your own.
         width: Channels of a plain student, in place of one of the family.
         start: new, trained (weights that come with the package), a stage of a long training, or a weights file.
         deployment: Conditions that the student will meet; what the agent sees and the score weighs.
@@ -44,7 +45,7 @@ class StudentSettings(Settings):
     ir_range: tuple[int, int] | None = option(None, metavar=("LOW", "HIGH"))
     test: tuple[str, ...] = option((), metavar="DATA")
     teacher: str = "builtin"
-    student: str | None = option(None, choices=sorted(STUDENTS), shown=STUDENT)
+    student: str | None = option(None, shown=STUDENT)
     width: int | None = None
     start: str = "new"
     deployment: str = option("mixed", choices=sorted(DEPLOYMENTS))
@@ -62,6 +63,8 @@ class StudentSettings(Settings):
         super().__post_init__()
         if self.student is not None and self.width is not None:
             raise UserError("--student and --width exclude each other: one of the family, or a plain student.")
+        if self.student is not None and not is_own(self.student):
+            check_keys([self.student], STUDENTS, "student")
 
     def shared_arguments(self) -> dict[str, Any]:
         """The environment's arguments but for ``env_kwargs`` and those of an episode's length."""

@@ -32,6 +32,7 @@ from tqdm import tqdm
 from fusion_gym.data import load_splits, synthetic_pairs
 from fusion_gym.export import describe, macs_per_pixel, onnx_model
 from fusion_gym.memory import keep_freed_memory
+from fusion_gym.models.agentfuse import AgentFuse
 from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
 from fusion_gym.quantize import metric_ratios, quantised
 from fusion_gym.runtime import onnx_session
@@ -54,57 +55,6 @@ class TwoConvolutions(nn.Module):
         return torch.sigmoid(self.second(F.leaky_relu(self.first(torch.cat((ir, vi), dim=1)))))
 
 
-class _Encoder(nn.Sequential):
-    """A 7x7 stem of 8 channels, three 4x4 convolutions of stride 2 up to 64, and two residual blocks."""
-
-    def __init__(self) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(1, 8, 7, padding=3), nn.ReLU()]
-        for width in (8, 16, 32):
-            layers += [nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.ReLU()]
-        super().__init__(*layers, _Residual(64), _Residual(64))
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(x)))
-
-
-class _LayerNorm(nn.Module):
-    """Normalisation over channels and pixels, with a scale and a shift for each channel."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale, self.shift = (nn.Parameter(torch.zeros(width, 1, 1)) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, deviation = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
-        return (x - mean) / (deviation + 1e-5) * self.scale + self.shift
-
-
-class TwoEncoders(nn.Module):
-    """The shape of AgentFuse's student (width 16, pruned by half): 652,385 weights.
-
-    The decoder has three 5x5 transposed convolutions of stride 2, each normalised, and a 7x7 head.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ir, self.vi = _Encoder(), _Encoder()
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((128, 64), (64, 32), (32, 16)):
-            up = nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1)
-            layers += [up, _LayerNorm(outputs), nn.ReLU()]
-        self.decoder = nn.Sequential(*layers, nn.Conv2d(16, 1, 7, padding=3))
-
-    def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
-        """Fuses two images, (N, 1, H, W) each; H and W are multiples of 8."""
-        return torch.tanh(self.decoder(torch.cat((self.ir(ir), self.vi(vi)), dim=1)))
-
-
 SMALLEST, PUBLISHED = "shape of MMDRFuse's student", "shape of AgentFuse's student"
 
 
@@ -120,7 +70,7 @@ def student(name: str) -> Student:
 
 def bench_latency(args: argparse.Namespace) -> dict[str, Any]:
     """Students, their 8-bit forms and networks of published shapes, in turn."""
-    networks: dict[str, nn.Module] = {SMALLEST: TwoConvolutions().eval(), PUBLISHED: TwoEncoders().eval()}
+    networks: dict[str, nn.Module] = {SMALLEST: TwoConvolutions().eval(), PUBLISHED: AgentFuse().eval()}
     networks |= {name: student(name) for name in STUDENTS}
     models = {name: onnx_model(network, {}) for name, network in networks.items()}
     content = {name: model.SerializeToString() for name, model in models.items()}

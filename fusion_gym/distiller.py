@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,10 +16,12 @@ from torch import Tensor
 from fusion_gym.hardening import Draw, draw, harden
 from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
 from fusion_gym.metrics import METRICS
+from fusion_gym.models.own import OwnStudent
 from fusion_gym.models.student import Student
 from fusion_gym.modes import settled
 from fusion_gym.objective import keep, metric_loss
 from fusion_gym.optimizer import Adam
+from fusion_gym.randomness import a_seed, seeded
 from fusion_gym.tensors import Fuse, joined, mapped, unit
 
 
@@ -104,7 +107,7 @@ class Distiller:
 
     Args:
         bank: Patches, uint8 (M, 3, P, P): infrared, visible luminance, the teacher's output.
-        student: The network; it is trained in place, on its device.
+        student: The network; it is trained in place, on its device. But for its updates it is in evaluation mode.
         learning_rate: Initial rate of Adam.
         batch_size: Patches per update.
         total_updates: Budget over which the learning rate falls.
@@ -116,14 +119,14 @@ class Distiller:
     def __init__(
         self,
         bank: np.ndarray,
-        student: Student,
+        student: Student | OwnStudent,
         learning_rate: float,
         batch_size: int,
         total_updates: int,
         generator: torch.Generator,
         self_loss: str = "simple",
     ) -> None:
-        self.bank, self.student, self.generator = bank, student, generator
+        self.bank, self.student, self.generator = bank, student.eval(), generator
         self.learning_rate, self.batch_size, self.total_updates = learning_rate, batch_size, total_updates
         self.self_loss = SELF_LOSSES[self_loss]
         self.updates = 0
@@ -162,12 +165,19 @@ class Distiller:
             Means over these updates; not finite where the student diverged.
         """
         sums = torch.zeros(3, device=self._device)
-        for _ in range(updates):
-            losses, guide, own = batch_losses(self.student, self.batch(), settings, self.self_loss)
-            losses.mean().backward()
-            norm = self.descend(settings["rate"])
-            sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
+        with learning(self.student):
+            for _ in range(updates):
+                batch = self.batch()
+                with self.chance():
+                    losses, guide, own = batch_losses(self.student, batch, settings, self.self_loss)
+                    losses.mean().backward()
+                norm = self.descend(settings["rate"])
+                sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
         return Stats(*(sums / updates).tolist())
+
+    def chance(self) -> AbstractContextManager[None]:
+        """What an update is made in: there dropout of a network of the user's own follows from the generator."""
+        return seeded(a_seed(self.generator), self._device) if isinstance(self.student, OwnStudent) else nullcontext()
 
     def descend(self, factor: float) -> Tensor:
         """Makes the update that the student's present gradients ask for.
@@ -233,6 +243,18 @@ class Distiller:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
+
+
+@contextmanager
+def learning(*students: torch.nn.Module) -> Iterator[None]:
+    """Within it networks are in training mode; before and after it they are as they fuse."""
+    for student in students:
+        student.train()
+    try:
+        yield
+    finally:
+        for student in students:
+            student.eval()
 
 
 def batch_losses(

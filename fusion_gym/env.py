@@ -18,6 +18,8 @@ from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller, Stats
 from fusion_gym.docstrings import filled, numbered
 from fusion_gym.episode import Episode
 from fusion_gym.memory import keep_freed_memory
+from fusion_gym.models import own
+from fusion_gym.models.own import OwnStudent
 from fusion_gym.models.student import NEW, STAGES, STUDENTS, TRAINED, begin
 from fusion_gym.modes import settled
 from fusion_gym.observations import HIGH, LOW, OBSERVATIONS, observe
@@ -98,11 +100,13 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
           full range of 16 bit.
         * ``teacher``: name, file, ``module:Class`` or folder (`fusion_gym.teachers`), or a list of them to draw from.
         * ``reference``: the same; whose metric values the score is relative to.
-        * ``student``: "tiny", "small" or "base", a student of the family that is shipped; None for the plain shape.
+        * ``student``: "tiny", "small" or "base", a student of the family that is shipped; None for the plain shape;
+          "agentfuse", a published shape; or ``module:Class``, a network of your own (`fusion_gym.models.own`).
         * ``student_width``, of the plain shape, and ``learning_rate``: one value, or a list to draw from.
         * ``deployment``: name of the conditions that the student will meet (above), or a list to draw from.
         * ``start``: "new", "trained" (weights that come with the package, for widths 8, 12, 16 and 24 and the family),
-          a stage of a long training of "tiny" ({stages}), a weights file, or a list to draw from.
+          a stage of a long training of "tiny" ({stages}), a weights file, or a list to draw from; None takes
+          all of these for "tiny", "new" for others.
         * ``self_loss``: "simple" (intensity, gradient, SSIM), or "metrics", which trains by the fusion metrics
           themselves (`fusion_gym.objective`) and takes several times as long.
         * ``episode_steps``, ``updates_per_step``, ``batch_size``: the budget of an episode.
@@ -139,7 +143,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         reference: str = "builtin",
         student_width: int | Sequence[int] = 16,
         student: str | None = "tiny",
-        start: str | Sequence[str] = (NEW, *STAGES, TRAINED),
+        start: str | Sequence[str] | None = None,
         deployment: str | Sequence[str] = tuple(DEPLOYMENTS),
         learning_rate: float | Sequence[float] = (1e-3, 2e-3),
         self_loss: str = "metrics",
@@ -165,11 +169,12 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self.reference = reference
         self.teachers = arguments.choices("teacher", teacher, str)
         self.student_widths = arguments.choices("student_width", student_width, int)
-        self.student = arguments.one_of("student", student, (None, *STUDENTS))
-        self.starts = arguments.choices("start", start, str)
-        for each in dict.fromkeys(self.starts):  # a start may be named again, to be drawn more often
-            for width in self.student_widths:
-                begin(each, width, self.student, torch.Generator())  # a mistake shows here
+        mine = isinstance(student, str) and own.is_own(student)
+        self.student = (
+            student if mine else arguments.one_of("student", student, (None, *STUDENTS, *own.SHAPES, "module:Class"))
+        )
+        if start is None:
+            start = (NEW, *STAGES, TRAINED) if student == "tiny" else NEW
         self.deployments = arguments.choices("deployment", deployment, str)
         for each in self.deployments:
             arguments.one_of("deployment", each, DEPLOYMENTS)
@@ -178,6 +183,13 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self.episode_steps = arguments.whole("episode_steps", episode_steps, 1)
         self.updates_per_step = arguments.whole("updates_per_step", updates_per_step, 1)
         self.batch_size = arguments.whole("batch_size", batch_size, 1, arguments.MOST_IMAGES)
+        patch_size = arguments.whole("patch_size", patch_size, LEAST_PATCH[self.self_loss])
+        self.starts = arguments.choices("start", start, str)
+        for each in dict.fromkeys(self.starts):  # a start may be named again, to be drawn more often
+            for width in self.student_widths:
+                begun = begin(each, width, self.student, torch.Generator())  # a mistake shows here
+                if isinstance(begun, OwnStudent):
+                    own.check(begun, min(self.batch_size, 2), patch_size, each == NEW)
         self.patches = None if patches is None else arguments.whole("patches", patches, 1)
         self.action_names, self.fixed = arguments.components(actions, fixed or {})
         self.hidden, self.sparse_reward = arguments.features(hidden), bool(sparse_reward)
@@ -186,7 +198,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             torch.set_num_threads(arguments.whole("threads", threads, 1, arguments.MOST_THREADS))
         keep_freed_memory()
         shared = (
-            arguments.whole("patch_size", patch_size, LEAST_PATCH[self.self_loss]),
+            patch_size,
             arguments.whole("probe_pairs", probe_pairs, 1, arguments.MOST_IMAGES),
             arguments.whole("probe_size", probe_size, 48),
             self.device,

@@ -27,7 +27,8 @@ from fusion_gym.cli import Parser, guard
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_write
 from fusion_gym.models.deploy import Deployed
-from fusion_gym.models.student import STUDENTS, Student, read_student, weights_of
+from fusion_gym.models.own import OwnStudent
+from fusion_gym.models.student import STUDENTS, Student, find_student
 from fusion_gym.modes import settled
 from fusion_gym.outputs import check_outputs
 from fusion_gym.report import check_pairs
@@ -67,7 +68,7 @@ class WithColour(nn.Module):
         return (vi + (self.student(ir, luminance) - luminance)).clamp(0.0, 1.0)
 
 
-def describe(student: Student, colour: bool = False) -> dict[str, str]:
+def describe(student: Student | OwnStudent, colour: bool = False) -> dict[str, str]:
     """What an exported file says about itself; ``colour`` as in `onnx_model`."""
     visible = "visible and result RGB, infrared gray," if colour else "luminance"
     said = {
@@ -76,7 +77,8 @@ def describe(student: Student, colour: bool = False) -> dict[str, str]:
         "input": f"{visible} in [0, 1]: 8-bit values divided by 255",
         "multiple": str(student.multiple),
     }
-    return said if student.light else said | {"reach": str(student.reach)}  # light is seen from anywhere in the image
+    whole = bool(student.light) or student.reach is None  # light is seen from anywhere in the image
+    return said if whole else said | {"reach": str(student.reach)}
 
 
 def parity_pairs(channels: int = 1, sizes: Sequence[tuple[int, int]] = PARITY_SIZES) -> Iterator[tuple[Tensor, Tensor]]:
@@ -230,12 +232,13 @@ def macs_per_pixel(student: nn.Module) -> float:
     """Multiply-accumulate operations of the convolutions, per pixel of a source."""
     total = 0
 
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
+    def count(module: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
-        assert isinstance(module, nn.Conv2d)
-        total += output.numel() * module.weight[0].numel()
+        assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+        total += (given[0] if module.transposed else output).numel() * module.weight[0].numel()
 
-    hooks = [module.register_forward_hook(count) for module in student.modules() if isinstance(module, nn.Conv2d)]
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    hooks = [module.register_forward_hook(count) for module in student.modules() if isinstance(module, kinds)]
     with torch.no_grad():
         student(torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64))
     for hook in hooks:
@@ -255,7 +258,7 @@ def latency(run: Any, repetitions: int = 20) -> float:
 
 @settled()
 @torch.no_grad()
-def check(student: Student) -> str:
+def check(student: Student | OwnStudent) -> str:
     """Weights, operations and latency on this machine, in words."""
     height, width = CHECK_SIZE
     ir, vi = (image.contiguous() for image in torch.rand(2, 1, 1, height, width).unbind(0))
@@ -280,7 +283,9 @@ def check(student: Student) -> str:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = Parser(prog="python -m fusion_gym.export", description=__doc__)
-    parser.add_argument("--student", default="small", help=f"{', '.join(STUDENTS)}, or a weights file (.pt)")
+    parser.add_argument(
+        "--student", default="small", help=f"{', '.join(STUDENTS)}, a weights file (.pt), or module:Class:FILE.pt"
+    )
     parser.add_argument("--out", type=Path, help="the file: .onnx, or .ts for TorchScript")
     parser.add_argument("--rgb", action="store_true", help="the visible image and the result in RGB, not luminance")
     parser.add_argument("--int8", action="store_true", help="quantise the ONNX model, and measure what that costs")
@@ -302,7 +307,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 @settled()
-def export_int8(student: Student, path: Path, data: str, ir_range: tuple[int, int] | None = None) -> str:
+def export_int8(student: Student | OwnStudent, path: Path, data: str, ir_range: tuple[int, int] | None = None) -> str:
     """Writes a quantised ONNX file and says what it costs in quality and gains in speed.
 
     Args:
@@ -340,7 +345,7 @@ def export_int8(student: Student, path: Path, data: str, ir_range: tuple[int, in
 
 def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
-    student = read_student(weights_of(args.student))
+    student = find_student(args.student)
     if args.check:
         say(*check(student).splitlines())
     if args.out is None:

@@ -52,7 +52,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", action="store_true", help="take the pairs that come with the package")
     parser.add_argument("--out", required=True, help="image, folder, pattern or video (.mkv: lossless) to make")
     names = ", ".join((*STUDENTS, *RULES))
-    parser.add_argument("--student", default=DEFAULT, help=f"{names}, or a .pt or .onnx file (default: {DEFAULT})")
+    parser.add_argument(
+        "--student", default=DEFAULT, help=f"{names}, a .pt or .onnx file, or module:Class:FILE.pt (default: {DEFAULT})"
+    )
     parser.add_argument("--backend", choices=BACKENDS, help="default: onnx for .onnx files, torch for all else")
     parser.add_argument("--threads", type=int, help="threads of the computation")
     parser.add_argument("--tile", type=int, help="side of tiles, for images that need too much memory")

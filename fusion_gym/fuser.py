@@ -17,7 +17,8 @@ from fusion_gym.export import GRAPH, describe, onnx_content
 from fusion_gym.images import luminance, restore_colour
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models.light import EVERY, scene_statistics
-from fusion_gym.models.student import STUDENTS, Student, StudentError, read_student, weights_of
+from fusion_gym.models.own import SHAPES, OwnStudent, is_own
+from fusion_gym.models.student import STUDENTS, Student, StudentError, find_student
 from fusion_gym.modes import settled
 from fusion_gym.opencv import cv2
 from fusion_gym.rules import RULES, TILING
@@ -170,8 +171,10 @@ def _onnx_fuser(model: Path | bytes, name: str, threads: int | None, tile: int |
     return Fuser(name, fuse, int(metadata.get("reach", 0)), int(metadata.get("multiple", 1)), tile)
 
 
-def _exported(student: Student) -> bytes:
-    """The student as an ONNX model from the cache, exported where it is not there yet."""
+def _exported(student: Student | OwnStudent) -> bytes:
+    """The student as an ONNX model; one of ours from the cache, exported where it is not there yet."""
+    if isinstance(student, OwnStudent):  # its code may change while its weights do not
+        return onnx_content(student, describe(student))[0]
     digest = hashlib.sha256(GRAPH.encode())
     for name, value in student.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())
@@ -190,8 +193,9 @@ def load_student(
     ```
 
     Args:
-        spec: A student that comes with the package (tiny, small, base), a weights file (.pt), an ONNX file (.onnx), or
-            a rule (rule:laplacian).
+        spec: A student that comes with the package (tiny, small, base), a weights file (.pt), an ONNX file (.onnx), a
+            rule (rule:laplacian), or a network of your own, ``module:Class:FILE.pt``, or ``module:Class`` as its class
+            makes it.
         backend: "torch" or "onnx"; None takes ONNX Runtime for ONNX files, torch for all else.
         threads: Threads of the computation; torch's are set for the whole process. None leaves them.
         tile: Side in pixels of the tiles that images are cut into, so that large ones need less memory.
@@ -212,17 +216,22 @@ def load_student(
         if backend == "onnx":
             raise StudentError(f"{spec} runs on torch only; leave out --backend onnx.")
         return Fuser(spec, RULES[spec], *TILING[spec], tile)
-    path = Path(spec)
-    if spec not in STUDENTS and path.suffix.lower() not in (".pt", ".onnx"):
-        names = ", ".join((*STUDENTS, *RULES))
-        raise StudentError(f"There is no student {spec!r}; give one of {names}, or a .pt or .onnx file.")
-    if path.suffix.lower() == ".onnx":
+    path, mine = Path(spec), is_own(spec)
+    if not mine and spec not in STUDENTS and path.suffix.lower() not in (".pt", ".onnx"):
+        names = ", ".join((*STUDENTS, *SHAPES, *RULES))
+        raise StudentError(f"There is no student {spec!r}; give one of {names}, module:Class, or a .pt or .onnx file.")
+    if path.suffix.lower() == ".onnx" and not mine:
         if not path.is_file():
             raise StudentError(f"The student's file {path} does not exist.")
         if backend == "torch":
             raise StudentError(f"{path} runs on ONNX Runtime only; leave out --backend torch.")
         return _onnx_fuser(path, path.name, threads, tile)
-    student = read_student(weights_of(spec))
+    student = find_student(spec)
+    name = student.label if isinstance(student, OwnStudent) else path.name
     if backend == "onnx":
-        return _onnx_fuser(_exported(student), f"{path.name} by ONNX Runtime", threads, tile)
-    return Fuser(path.name, student, student.reach, student.multiple, tile, bool(student.light))
+        return _onnx_fuser(_exported(student), f"{name} by ONNX Runtime", threads, tile)
+    if not isinstance(student, OwnStudent):
+        return Fuser(name, student, student.reach, student.multiple, tile, bool(student.light))
+    if tile is not None and student.reach is None:
+        raise StudentError(f"{name} does not say how far it sees, by an attribute `reach`; leave out --tile.")
+    return Fuser(name, student.fuse, student.reach or 0, student.multiple, tile)

@@ -20,12 +20,12 @@ class Adam:
     """Adam, arXiv:1412.6980, whose gradient is clipped to a largest norm first.
 
     Args:
-        parameters: The weights, changed in place.
+        parameters: The weights, changed in place; those that are frozen are left alone.
         limit: Largest norm of the gradient over all weights.
     """
 
     def __init__(self, parameters: Iterable[Tensor], limit: float) -> None:
-        self.parameters, self.limit = list(parameters), limit
+        self.parameters, self.limit = [weight for weight in parameters if weight.requires_grad], limit
         self._sizes = [weight.numel() for weight in self.parameters]
         self.mean = torch.zeros(sum(self._sizes), device=self.parameters[0].device)
         self.square = torch.zeros_like(self.mean)
@@ -33,7 +33,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self, rate: float) -> Tensor:
-        """Makes one step down the weights' ``grad``, which is gone afterwards.
+        """Makes one step down the weights' ``grad``, which is gone afterwards; a weight that has none had no effect.
 
         Args:
             rate: Learning rate.
@@ -41,7 +41,7 @@ class Adam:
         Returns:
             Norm of the gradient before clipping, a scalar.
         """
-        gradient = torch.cat([weight.grad.flatten() for weight in self.parameters if weight.grad is not None])
+        gradient = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in self.parameters])
         norm = gradient.norm()
         gradient *= (self.limit / (norm + 1e-6)).clamp_max(1.0)
         self.steps += 1

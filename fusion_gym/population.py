@@ -7,7 +7,9 @@ about a sixth less time than the same students one by one; one process per core 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 import gymnasium as gym
@@ -19,16 +21,21 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from fusion_gym.actions import array_of
-from fusion_gym.distiller import Distiller, Stats, batch_losses
+from fusion_gym.classes import said
+from fusion_gym.distiller import Distiller, Stats, batch_losses, learning
 from fusion_gym.env import FusionDistillEnv
+from fusion_gym.models import own
+from fusion_gym.models.own import OwnStudent
 from fusion_gym.modes import settled
 from fusion_gym.tensors import joined
+from fusion_gym.text import Notice
 
 
 def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int) -> list[Stats]:
     """`Distiller.advance` of several distillers at once, equal to it within rounding.
 
-    Students of the same shape and self-learning loss are computed as one; the others form groups.
+    Students of the same shape and self-learning loss are computed as one; the others form groups. Networks of the
+    user's own that cannot be computed as one are trained one by one.
 
     Args:
         distillers: Independent distillers of one batch size and patch size, on one device.
@@ -40,13 +47,45 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for position, distiller in enumerate(distillers):
-        shape = tuple(weight.shape for weight in distiller.student.parameters())
-        groups.setdefault((distiller.self_loss, bool(distiller.kept), *shape), []).append(position)
+        student = distiller.student
+        kind = f"{student.spec}{'' if _as_one(student.spec) else position}" if isinstance(student, OwnStudent) else ""
+        shape = tuple(weight.shape for weight in student.parameters())
+        groups.setdefault((distiller.self_loss, bool(distiller.kept), kind, *shape), []).append(position)
     stats: dict[int, Stats] = {}
     for members in groups.values():
-        figures = _advance_alike([distillers[i] for i in members], [settings[i] for i in members], updates)
+        alone = len(members) == 1 and isinstance(distillers[members[0]].student, OwnStudent)
+        how = _advance_alone if alone else _advance_alike
+        figures = how([distillers[i] for i in members], [settings[i] for i in members], updates)
         stats.update(zip(members, figures, strict=True))
     return [stats[position] for position in range(len(distillers))]
+
+
+@cache
+def _as_one(spec: str) -> bool:
+    """Whether networks of the user's own can be computed as one; that they cannot is said once."""
+    one, other = (own.begin(None, spec, torch.Generator().manual_seed(seed)).train() for seed in (0, 1))
+    try:
+        if any(True for _ in one.buffers()):
+            raise ValueError("it has buffers, which change as it is trained")
+        sources = torch.rand(2, 4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            together = _batched((one, other), 2)(*sources).unflatten(0, (2, 2))
+            apart = [
+                net(*(source.unflatten(0, (2, 2))[at] for source in sources)) for at, net in enumerate((one, other))
+            ]
+        if not torch.allclose(together, torch.stack(apart), atol=1e-4):
+            raise ValueError("its results are others then")
+    except Exception as error:  # torch.func refuses what it cannot do by errors of many kinds; the network is anyone's
+        notice = f"The students {spec} are trained one by one, for they cannot be computed as one: {said(error)}."
+        warnings.warn(Notice(notice), stacklevel=2)
+        return False
+    return True
+
+
+def _advance_alone(
+    distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int
+) -> list[Stats]:
+    return [distiller.advance(asked, updates) for distiller, asked in zip(distillers, settings, strict=True)]
 
 
 @settled()
@@ -59,14 +98,17 @@ def _advance_alike(
     each = {name: torch.tensor([one[name] for one in settings]).repeat_interleave(size) for name in settings[0]}
     each["guidance"] = each["guidance"].to(device)
     sums = torch.zeros(count, 3, device=device)
-    for _ in range(updates):
-        batch = joined([distiller.batch() for distiller in distillers])
-        fuse = _batched([distiller.student for distiller in distillers], size)
-        figures = batch_losses(fuse, batch, each, distillers[0].self_loss)
-        losses, guide, own = (figure.view(count, size) for figure in figures)
-        losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
-        norms = [distiller.descend(one["rate"]) for distiller, one in zip(distillers, settings, strict=True)]
-        sums += torch.stack((guide.mean(1), own.mean(1), torch.stack(norms)), dim=1).detach()
+    students = [distiller.student for distiller in distillers]
+    with learning(*students):
+        for _ in range(updates):
+            batch = joined([distiller.batch() for distiller in distillers])
+            for distiller in distillers:
+                distiller.chance()  # drawn as by each alone; networks that would use it are trained so
+            figures = batch_losses(_batched(students, size), batch, each, distillers[0].self_loss)
+            losses, guide, own_losses = (figure.view(count, size) for figure in figures)
+            losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
+            norms = [distiller.descend(one["rate"]) for distiller, one in zip(distillers, settings, strict=True)]
+            sums += torch.stack((guide.mean(1), own_losses.mean(1), torch.stack(norms)), dim=1).detach()
     return [Stats(*row) for row in (sums / updates).tolist()]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -19,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fusion_gym.archives import ArchiveError, check_archive, read_tensors
+from fusion_gym.classes import ClassError, Named, said
 from fusion_gym.data import ImagePair, cached_array, fingerprint, images_in, load_splits, sets_of
 from fusion_gym.headers import pointer_at
 from fusion_gym.images import ImageError, read_gray
@@ -100,30 +100,16 @@ def _onnx(path: Path) -> Fuse:
 
 
 def _python_class(spec: str) -> Fuse:
-    module, _, name = spec.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # importing runs code
-        said = _sentence(error)
-        raise TeacherError(f"No teacher {spec!r}: {said}. Give module:Class, importable from here.") from error
-    try:
-        made = made()
-    except (Exception, SystemExit) as error:
-        raise TeacherError(f"The teacher {spec!r} cannot be made without arguments: {_sentence(error)}.") from error
+        named = Named.parse(spec)
+        if named is None or named.file:
+            raise TeacherError(f"The teacher {spec!r} is not of the form module:Class or module:Class:key=value.")
+        made = named.make("teacher")
+    except ClassError as error:
+        raise TeacherError(str(error)) from error
     if not callable(made):
         raise TeacherError(f"The teacher {spec!r} is a {type(made).__name__}, which cannot be called with a pair.")
     return made
-
-
-def _sentence(error: BaseException) -> str:
-    """What an error says, on one line and not at length; torch ends its errors with what matters."""
-    try:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    except Exception:  # its class is anyone's too
-        lines = []
-    text = lines[-1] if len(lines) > 1 and lines[0].startswith(("The following operation failed", "Traceback")) else ""
-    text = (text or " ".join(lines)).rstrip(".")
-    return f"{type(error).__name__}{': ' * bool(text)}{text if len(text) <= 200 else text[:200] + '…'}"
 
 
 @settled()
@@ -132,8 +118,8 @@ def load_teacher(spec: str) -> Fuse:
 
     Args:
         spec: ``builtin``, a rule (`fusion_gym.rules`), a TorchScript file or the weights that
-            `fusion_gym.train_teacher` leaves (.pt, .pth, .ts), an ONNX file (.onnx), or ``module:Class``, called
-            without arguments.
+            `fusion_gym.train_teacher` leaves (.pt, .pth, .ts), an ONNX file (.onnx), or ``module:Class``, also with
+            arguments (``module:Class:width=32,depth=2``).
 
     Returns:
         A callable that takes infrared and visible luminance, (N, 1, H, W) in [0, 1], and gives the same shape.
@@ -276,7 +262,7 @@ def fuse_pair(fuse: Fuse, pair: ImagePair, name: str = "The network") -> np.ndar
     try:
         fused = fuse(ir, vi)
     except (Exception, SystemExit) as error:  # it is anyone's code
-        raise TeacherError(f"{name} fails on {pair.name}: {_sentence(error)}.") from error
+        raise TeacherError(f"{name} fails on {pair.name}: {said(error)}.") from error
     if not isinstance(fused, Tensor):
         raise TeacherError(f"{name} gives a {type(fused).__name__} for {pair.name}; {wanted}.")
     if fused.shape != ir.shape or not fused.is_floating_point():

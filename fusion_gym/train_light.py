@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.out} is not a weights file's name; let it end in .pt.")
     check_outputs([args.out], [args.student], data=[args.data])
     student = read_student(weights_of(args.student))
-    if not student.light:
+    if not isinstance(student, Student) or not student.light:
         raise UserError(f"The student {args.student} does not even the light; train one with light=True.")
     pairs = load_splits(args.data, args.ir_range).train
     check_sides(pairs, args.patch_size, "patch_size")

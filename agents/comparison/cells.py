@@ -25,6 +25,7 @@ from fusion_gym.damages import DAMAGES, damage
 from fusion_gym.data import load_splits, probe_crops, sets_of
 from fusion_gym.files import write_json
 from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
+from fusion_gym.models.own import OwnStudent
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
 from fusion_gym.report import check_pairs
@@ -153,7 +154,7 @@ def complete(job: tuple[Cell, Path]) -> dict[str, Any]:
     return result
 
 
-def store(cell: Cell, folder: Path, result: Mapping[str, Any], student: Student) -> None:
+def store(cell: Cell, folder: Path, result: Mapping[str, Any], student: Student | OwnStudent) -> None:
     """Stores what `run` gave, each file whole or not at all.
 
     Args:
@@ -168,7 +169,7 @@ def store(cell: Cell, folder: Path, result: Mapping[str, Any], student: Student)
     write_json(path, result)
 
 
-def run(cell: Cell) -> tuple[dict[str, Any], Student]:
+def run(cell: Cell) -> tuple[dict[str, Any], Student | OwnStudent]:
     """Trains and judges the student of a cell.
 
     Returns:
@@ -186,7 +187,7 @@ def run(cell: Cell) -> tuple[dict[str, Any], Student]:
         infos.append(info)
         start, over = np.zeros(1, dtype=bool), terminated or truncated
     plain: Any = env.unwrapped
-    student = plain.distiller.student.eval()
+    student = plain.distiller.student
     result: dict[str, Any] = {"score": info["score"], "diverged": bool(info["diverged"])}
     if cell.tests:
         names = [name for name in info if name.startswith(("score", "action/", "student/"))]

@@ -23,6 +23,7 @@ from fusion_gym.data import sets_of
 from fusion_gym.env import FusionDistillEnv
 from fusion_gym.files import atomic_write, make_folder, write_csv
 from fusion_gym.folders import held, is_free
+from fusion_gym.models.own import labels
 from fusion_gym.outputs import check_outputs
 from fusion_gym.teachers import check_folder
 from fusion_gym.text import say
@@ -252,7 +253,8 @@ class Comparison:
         ]
         table = report.Results(finished, list(self.instances), self.seeds, self.tests, done)
         students = {cell.name: cell.path(self.out / "cells") for cell in cells[::-1]}
-        report.write(table, self.out, students, next(iter(self.instances.values())).get("ir_range"))
+        named = labels(a.get("student") for entrant in self.entrants for a in self.arguments(entrant).values())
+        report.write(table, self.out, students, next(iter(self.instances.values())).get("ir_range"), named)
         failed = [
             f"{cell}: {result.reason}"
             for cell, result in zip(cells, results, strict=True)

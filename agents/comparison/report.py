@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,13 @@ class Results:
         return groups if len(groups) == 1 else {**groups, ALL: list(self.tests)}
 
 
-def write(results: Results, out: Path, students: Mapping[str, Path], ir_range: tuple[int, int] | None = None) -> None:
+def write(
+    results: Results,
+    out: Path,
+    students: Mapping[str, Path],
+    ir_range: tuple[int, int] | None = None,
+    trusted: Collection[str] = (),
+) -> None:
     """Prints the tables and writes ``comparison.md`` and the pictures.
 
     Args:
@@ -122,6 +128,7 @@ def write(results: Results, out: Path, students: Mapping[str, Path], ir_range: t
         out: Folder of the comparison.
         students: For each agent the result file beside which a student is saved, for the contact sheet.
         ir_range: As `fusion_gym.data.load_splits` takes it, for the contact sheet too.
+        trusted: As `fusion_gym.models.student.read_student` takes it.
     """
     if not results.complete:
         say("No seed has been finished by every agent on every instance: there is nothing to compare yet.")
@@ -139,7 +146,7 @@ def write(results: Results, out: Path, students: Mapping[str, Path], ir_range: t
         Console(markup=False, emoji=False, highlight=False).print(shown)
     atomic_write(out / "comparison.md", _markdown(results, tables, columns))
     _pictures(results, out)
-    scenes = _sheets(results, out, students, ir_range)
+    scenes = _sheets(results, out, students, ir_range, trusted)
     _page(results, out, [PageTable(heading, columns, rows) for heading, rows in tables.items()], scenes)
 
 
@@ -284,7 +291,13 @@ def _better(results: Results, agent: str, tests: Sequence[str]) -> Estimate:
     return estimate(probability_of_improvement, x, y, repetitions=2000)
 
 
-def _sheets(results: Results, out: Path, students: Mapping[str, Path], ir_range: tuple[int, int] | None) -> list[Scene]:
+def _sheets(
+    results: Results,
+    out: Path,
+    students: Mapping[str, Path],
+    ir_range: tuple[int, int] | None,
+    trusted: Collection[str],
+) -> list[Scene]:
     """Draws a contact sheet for each test set: a column for each agent, by its student of the first seed.
 
     Returns:
@@ -294,7 +307,7 @@ def _sheets(results: Results, out: Path, students: Mapping[str, Path], ir_range:
     for agent in results.agents:
         file = students[agent].with_suffix(".pt")
         if file.is_file():
-            nets[agent] = read_student(file)
+            nets[agent] = read_student(file, trusted)
     for heading, tests in results.groups.items():
         if heading == ALL:
             continue

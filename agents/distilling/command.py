@@ -94,7 +94,7 @@ def work(config: StudentRun, out: Path, env: gym.Env, agent: Agent, progress: bo
     say(f"{total} updates in {config.decisions} decisions of {config.agent}, seed {config.seed}; {out}")
     plain: Any = env.unwrapped
     log = train(plain, agent, config, out, progress)
-    student = plain.distiller.student.cpu().eval()
+    student = plain.distiller.student.cpu()
     save_student(student, out / "student.pt")
     made = ["student.pt"]
     if all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):

@@ -32,7 +32,14 @@ from .page import probe_scene, training_page
 from .runs import WorkerSetup, draw_learning_curve
 
 SUMMARY = "summary.json"
-SHORT = ("data", "ir_range", "teacher", "device", "threads")  # options that are short for some of --env-kwargs
+SHORT = (
+    "data",
+    "ir_range",
+    "teacher",
+    "student",
+    "device",
+    "threads",
+)  # short for some of --env-kwargs
 RESUMED = ("resume", "n_timesteps", "tune", "report", "progress", "dry_run")  # options that a resumed run takes
 
 
@@ -44,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", help="folder of pairs, several joined by commas, or synthetic; short for --env-kwargs data=...")
     add_range(parser)
     add("--teacher", help="teacher's name, file, module:Class or folder; short for --env-kwargs teacher=...")
+    add("--student", help="tiny, small, base, agentfuse or module:Class; short for --env-kwargs student=...")
     add("--device", help="where students are trained (default: auto); the agent's own network stays on the CPU")
     add("--threads", type=int, help="torch's threads in each process (default: 1)")
     add("--config", type=Path, help="config.yml of an earlier run, or hyperparameters keyed by environment id")

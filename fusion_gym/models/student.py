@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_gym.archives import ArchiveError, read_tensors, write_tensors
-from fusion_gym.models import WEIGHTS
-from fusion_gym.models.layers import SLOPE, Convolution, convolution, leaky
+from fusion_gym.models import WEIGHTS, own
+from fusion_gym.models.layers import MARGIN as MARGIN
+from fusion_gym.models.layers import (
+    SLOPE,
+    Convolution,
+    StudentError,
+    bounded,
+    convolution,
+    leaky,
+    pad_to_multiple,
+)
 from fusion_gym.models.light import Light
+from fusion_gym.models.own import OwnStudent
 from fusion_gym.modes import settled
 from fusion_gym.stamps import Stamp, stamp
 
@@ -24,7 +34,6 @@ NEW, TRAINED = "new", "trained"  # what a training can begin with, beside a weig
 # Further: along a long training, `benchmarks/make_starts.py`.
 STAGES = ("clean", "half", "robust", "forgotten")
 ALIKE = 0.01  # difference of the sources, of full scale, around which they begin to count as two
-MARGIN = 0.05  # beyond the range; at its very ends lie whole areas, whose slopes would hang on rounding
 
 # The family that comes with the package; `benchmarks/bench_student.py` measures it.
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -32,16 +41,6 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "small": {"width": 16, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2, "light": True},
     "base": {"width": 32, "depth": 1, "stride": 2, "detail": True, "lean": True, "context": 2, "light": True},
 }
-
-
-class StudentError(ValueError):
-    """A student that cannot be found, loaded or used; the message is one sentence."""
-
-
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pads (N, C, H, W) at the right and the bottom, by repetition, to multiples of ``multiple``."""
-    height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 def apart(first: Tensor, second: Tensor, alike: float = ALIKE) -> Tensor:
@@ -57,37 +56,6 @@ def apart(first: Tensor, second: Tensor, alike: float = ALIKE) -> Tensor:
     """
     difference = (first - second).abs().mean(dim=1, keepdim=True)
     return torch.tanh(F.avg_pool2d(difference, 3, stride=1, padding=1) / alike)
-
-
-class _Bounded(torch.autograd.Function):
-    """A clip to [0, 1] whose slope is lost only where it would drive a pixel further out than `MARGIN`."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(image: Tensor) -> Tensor:
-        return image.clamp(0.0, 1.0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        (image,) = ctx.saved_tensors
-        outwards = ((image < -MARGIN) & (slope > 0.0)) | ((image > 1.0 + MARGIN) & (slope < 0.0))
-        return slope.masked_fill(outwards, 0.0)
-
-
-def bounded(image: Tensor) -> Tensor:
-    """Clips to [0, 1]; a pixel that left the range still learns to come back.
-
-    Behind a plain clip it would not, and a whole student can be lost so; with a slope of one everywhere, values
-    outside drift away without end.
-    """
-    if torch.jit.is_scripting() or not torch.is_grad_enabled():
-        return image.clamp(0.0, 1.0)
-    return _Bounded.apply(image)
 
 
 class _Level(nn.Module):
@@ -274,8 +242,8 @@ class Student(nn.Module):
         }
 
 
-def save_student(student: Student, path: str | Path, half: bool = False) -> None:
-    """Writes a student's settings and weights.
+def save_student(student: Student | OwnStudent, path: str | Path, half: bool = False) -> None:
+    """Writes a student's settings and weights; those of the user's own network under the names that it has for them.
 
     Args:
         student: The student.
@@ -285,9 +253,10 @@ def save_student(student: Student, path: str | Path, half: bool = False) -> None
     Raises:
         fusion_gym.files.FileError: If the file cannot be written.
     """
-    weights = {name: value.detach().cpu() for name, value in student.state_dict().items()}
+    network = student.net if isinstance(student, OwnStudent) else student
+    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     if half:
-        weights = {name: value.half() for name, value in weights.items()}
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     write_tensors(path, {**student.settings, "weights": weights})
 
 
@@ -302,12 +271,29 @@ def weights_of(spec: str) -> Path:
         return path
     if spec in STUDENTS:
         raise StudentError(f"This installation has no weights of the student {spec!r}; give --student a file of yours.")
-    raise StudentError(f"There is no student {spec!r}; give one of {', '.join(STUDENTS)}, or a weights file (.pt).")
+    names = ", ".join((*STUDENTS, *own.SHAPES))
+    raise StudentError(f"There is no student {spec!r}; give one of {names}, module:Class, or a weights file (.pt).")
+
+
+def find_student(spec: str) -> Student | OwnStudent:
+    """A trained student: one that comes with the package, a weights file, or ``module:Class:FILE`` of the user's own.
+
+    Returns:
+        The student, on the CPU, in evaluation mode.
+
+    Raises:
+        StudentError: If there is none, or the file is not a student's.
+    """
+    return own.load(spec) if own.is_own(spec) else read_student(weights_of(spec))
 
 
 @settled()
-def read_student(path: str | Path) -> Student:
-    """Reads what `save_student` wrote; no code in the file is run.
+def read_student(path: str | Path, trusted: Collection[str] = ()) -> Student | OwnStudent:
+    """Reads what `save_student` wrote; no code in the file is run, and no module imported because a file says so.
+
+    Args:
+        path: The file.
+        trusted: Labels of classes of the user's own that the file may be of, ``module:Class``.
 
     Returns:
         The student, on the CPU, in evaluation mode.
@@ -317,10 +303,12 @@ def read_student(path: str | Path) -> Student:
     """
     try:
         saved = read_tensors(path)
+        if "class" in saved:
+            return own.restored(saved, path, trusted)
         shape = {key: value for key, value in saved.items() if key != "weights"}
         student = Student(**shape, generator=torch.Generator())  # of its own: the weights are replaced
         student.load_state_dict(saved["weights"])
-    except ArchiveError as error:
+    except (ArchiveError, StudentError) as error:
         raise StudentError(str(error)) from error
     except Exception as error:  # torch raises a class of its own for each kind of damage
         raise StudentError(f"{path} is not a student's weights file, or of another version; train it again.") from error
@@ -369,7 +357,10 @@ def average(first: Student, second: Student, share: float) -> Student:
 
 @lru_cache(maxsize=32)
 def _read_once(path: Path, _: Stamp) -> Student:
-    return read_student(path)
+    student = read_student(path)
+    if not isinstance(student, Student):
+        raise StudentError(f"{path} is of another shape ({student.label}) than the one to train.")
+    return student
 
 
 def _weights_to_begin_with(start: str, width: int, name: str | None) -> Path:
@@ -388,18 +379,20 @@ def _weights_to_begin_with(start: str, width: int, name: str | None) -> Path:
 
 
 @settled()
-def begin(start: str, width: int, name: str | None, generator: torch.Generator) -> Student:
+def begin(start: str, width: int, name: str | None, generator: torch.Generator) -> Student | OwnStudent:
     """The student that a training begins with.
 
     Args:
         start: `NEW`, `TRAINED` (what comes with the package for this width or name), one of `STAGES` or a weights file.
         width: Width of the default shape.
-        name: One of `STUDENTS` instead, whatever the width.
+        name: One of `STUDENTS` or a network of the user's own instead, whatever the width.
         generator: Draws the weights that are new.
 
     Raises:
         StudentError: If there is no such student, or the file is not a student's or of another shape.
     """
+    if name and own.is_own(name):
+        return own.begin(None if start == NEW else start, name, generator)
     shape = STUDENTS[name] if name else {"width": width}
     if start == NEW:
         return Student(**shape, generator=generator)

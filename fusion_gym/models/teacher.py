@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion_gym.models.student import Context, pad_to_multiple
+from fusion_gym.models.layers import pad_to_multiple
+from fusion_gym.models.student import Context
 
 NEIGHBOURS = 9  # side of the windows in which the sources are compared, in pixels
 ALIKE = 0.02  # difference of the sources, of full scale, around which they begin to count as two
