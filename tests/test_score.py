@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -29,7 +28,7 @@ class Crops:
         self.ir, self.vi, self.teacher = (torch.from_numpy(probe_crops(stacks, 128, 12)).float() / 255).split(1, dim=1)
         self.yardstick = Yardstick(self.ir, self.vi, self.teacher)
         self._drawn = draw(len(self.ir), torch.Generator().manual_seed(0))
-        self._drawn = replace(self._drawn, dark=torch.arange(len(self.ir)) % 2 == 0)
+        self._drawn = self._drawn._replace(dark=torch.arange(len(self.ir)) % 2 == 0)
         self._fuse = builtin_teacher()
 
     def damaged(self, kind, strength):

@@ -33,10 +33,10 @@ def box(size: int) -> Window:
 
 
 @lru_cache(maxsize=256)
-def _band(places: int, weights: Window, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _band(places: int, pixels: int, weights: Window, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix, (places, pixels), that has the window in every row, each ``stride`` further to the right."""
     with ordinary():
-        matrix = torch.zeros(places, (places - 1) * stride + len(weights), dtype=torch.float64)
+        matrix = torch.zeros(places, pixels, dtype=torch.float64)
         for row in range(places):
             matrix[row, row * stride : row * stride + len(weights)] = torch.tensor(weights, dtype=torch.float64)
         return matrix.to(dtype).to(device)
@@ -47,16 +47,18 @@ def _blocks(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """The places along an axis of some pixels, cut up: the first place and pixel of a block, and its band."""
     places = (pixels - len(weights)) // stride + 1
-    block = -(-places // -(-places // BLOCK))  # blocks of nearly equal size
+    block = -(-places // max(1, round(places / BLOCK)))  # blocks of nearly equal size
     for start in range(0, places, block):
-        yield start, start * stride, _band(min(block, places - start), weights, stride, dtype, device)
+        end = min(start + block, places)
+        last = pixels if end == places else (end - 1) * stride + len(weights)
+        yield start, start * stride, _band(end - start, last - start * stride, weights, stride, dtype, device)
 
 
 def _slide_along(axis: int, images: Tensor, weights: Window, stride: int) -> Tensor:
     parts = []
     for _, first, band in _blocks(images.shape[axis], weights, stride, images.dtype, images.device):
         part = images.narrow(axis, first, band.shape[1])
-        parts.append(torch.bmm(band.expand(len(images), -1, -1), part) if axis == 1 else part @ band.mT)
+        parts.append(band @ part if axis == -2 else part @ band.mT)
     return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
@@ -64,7 +66,7 @@ def _unslide_along(axis: int, values: Tensor, weights: Window, stride: int, pixe
     result: Tensor | None = None
     for start, first, band in _blocks(pixels, weights, stride, values.dtype, values.device):
         part = values.narrow(axis, start, len(band))
-        change = torch.bmm(band.mT.expand(len(values), -1, -1), part) if axis == 1 else part @ band
+        change = band.mT @ part if axis == -2 else part @ band
         if band.shape[1] == pixels:
             return change
         if result is None:
@@ -111,8 +113,7 @@ def slide(images: Tensor, weights: Window, stride: int = 1) -> Tensor:
         return F.conv2d(
             F.conv2d(images, row, None, (1, stride), groups=channels), column, None, (stride, 1), groups=channels
         )
-    down = _slide_along(1, images.flatten(0, 1), weights, stride)
-    return _slide_along(2, down, weights, stride).unflatten(0, images.shape[:2])
+    return _slide_along(-1, _slide_along(-2, images, weights, stride), weights, stride)
 
 
 def unslide(values: Tensor, weights: Window, size: Sequence[int], stride: int = 1) -> Tensor:
@@ -127,8 +128,7 @@ def unslide(values: Tensor, weights: Window, size: Sequence[int], stride: int = 
     Returns:
         (N, C, H, W).
     """
-    across = _unslide_along(2, values.flatten(0, 1), weights, stride, size[1])
-    return _unslide_along(1, across, weights, stride, size[0]).unflatten(0, values.shape[:2])
+    return _unslide_along(-2, _unslide_along(-1, values, weights, stride, size[1]), weights, stride, size[0])
 
 
 def _cut(length: int, size: int) -> Cut:
