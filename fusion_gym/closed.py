@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,10 +20,11 @@ from torch.nn import functional as F
 
 from fusion_gym.losses import box, box_transposed
 from fusion_gym.metrics import edges, fidelity, invention, structure
+from fusion_gym.metrics.batch import ordinary
 from fusion_gym.metrics.evaluation import check_size
 from fusion_gym.metrics.gradients import halves
 from fusion_gym.metrics.moments import FLAT
-from fusion_gym.metrics.windows import Window, gaussian, slide, unslide
+from fusion_gym.metrics.windows import gaussian, slide, unslide
 
 BINS = 64
 LEVEL = 255.0
@@ -43,7 +44,7 @@ class Known(NamedTuple):
         columns: The bins of their pixels, uint8 (N, 2, H·W).
         entropy: The entropies of these bins, (N, 2).
         similarity: Local means of `sources` and local variances in SSIM's windows.
-        local: Local means of `sources` in the windows of each scale of VIF.
+        local: Local means of `sources` in the windows of all scales of VIF, (N, 2, places).
         gain: One over the local variances in these windows, 0 where there is none.
         information: The information in all scales, (N, 2).
         strength: Strength of their edges, (N, 2, H, W).
@@ -58,8 +59,8 @@ class Known(NamedTuple):
     columns: Tensor
     entropy: Tensor
     similarity: tuple[Tensor, Tensor]
-    local: tuple[Tensor, ...]
-    gain: tuple[Tensor, ...]
+    local: Tensor
+    gain: Tensor
     information: Tensor
     strength: Tensor
     direction: Tensor
@@ -80,25 +81,22 @@ def know(ir: Tensor, vi: Tensor) -> Known:
     shares = counts.scatter_add_(2, columns, torch.ones_like(pixels.flatten(2))) / columns.shape[2]
     levels = pixels * LEVEL
     mean = levels.mean((2, 3), keepdim=True)
-    sources = [levels - mean]
-    for window in _WINDOWS[1:]:
-        sources.append(slide(sources[-1], window, 2))
-    spread = [_spread(scale, partial(slide, weights=window)) for scale, window in zip(sources, _WINDOWS, strict=True)]
-    local, variances = zip(*spread, strict=True)
-    information = torch.stack([(variance / fidelity.NOISE).log1p_().sum((2, 3)) for variance in variances]).sum(0)
+    sources = _scales(levels - mean)
+    squares = [torch.cat((scale, scale * scale), dim=1) for scale in sources]
+    local, variance = _spread(_everywhere(squares))
     across, down = _sobel(*_differences(levels))
     steep = _coarse(sources[0])[2].amax(1, keepdim=True)
     return Known(
-        tuple(sources),
+        sources,
         mean,
         sources[0].square().mean((2, 3)),
         sources[0].prod(1, keepdim=True).mean((2, 3)),
         columns.to(torch.uint8),
         _entropy(shares)[0],
-        _spread(sources[0], box),
+        _spread(box(squares[0])),
         local,
-        tuple(F.threshold(variance, fidelity.EPSILON, math.inf).reciprocal_() for variance in variances),
-        information,
+        F.threshold(variance, fidelity.EPSILON, math.inf).reciprocal_(),
+        (variance / fidelity.NOISE).log1p_().sum(2),
         _length(across, down, edges.FLOOR),
         _orientation(across, down),
         (invention.FACTOR * steep).clamp_min_(invention.FLOOR),
@@ -181,21 +179,35 @@ def _from_products(slope: Tensor, x: Tensor, sources: Tensor) -> Tensor:
     return torch.addcmul(plain, square, x, value=2) + (sources * cross).sum(1, keepdim=True)
 
 
-def _spread(x: Tensor, average: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Local means and variances."""
-    mean, square = average(torch.cat((x, x * x), dim=1)).chunk(2, dim=1)
+def _scales(x: Tensor) -> tuple[Tensor, ...]:
+    """Images at each scale of VIF."""
+    scales = [x]
+    for window in _WINDOWS[1:]:
+        scales.append(slide(scales[-1], window, 2))
+    return tuple(scales)
+
+
+def _everywhere(scales: Sequence[Tensor]) -> Tensor:
+    """Means in the windows of each scale of VIF, (N, C, all places)."""
+    means = [slide(scale, window).flatten(2) for scale, window in zip(scales, _WINDOWS, strict=True)]
+    return torch.cat(means, dim=2)
+
+
+def _spread(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Local means and variances from local means and mean squares, side by side in the second dimension."""
+    mean, square = moments.chunk(2, dim=1)
     return mean, torch.addcmul(square, mean, mean, value=-1).clamp_min_(0)
 
 
 def _joint(local: Tensor, source_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Local means, variances and covariances from local moments, (N, 4, h, w)."""
+    """Local means, variances and covariances from local moments, (N, 4, ...)."""
     mean, square, cross = local.split((1, 1, 2), dim=1)
     variance = torch.addcmul(square, mean, mean, value=-1).clamp_min_(0)
     return mean, variance, torch.addcmul(cross, mean, source_mean, value=-1)
 
 
 def _to_moments(mean: Tensor, source_mean: Tensor, in_variance: Tensor, in_covariance: Tensor) -> Tensor:
-    """The slope in local moments, (N, 4, h, w), from that in the variances and covariances, (N, 2, h, w) each."""
+    """The slope in local moments, (N, 4, ...), from that in the variances and covariances, (N, 2, ...) each."""
     spread = in_variance.sum(1, keepdim=True)
     in_mean = (in_covariance * source_mean).sum(1, keepdim=True).addcmul_(mean, spread, value=2).neg_()
     return torch.cat((in_mean, spread, in_covariance), dim=1)
@@ -278,53 +290,41 @@ def _similarity(image: _Image) -> tuple[Tensor, Pull]:
     return values.mean((2, 3)), pull
 
 
-def _scale(
-    products: Tensor, source_mean: Tensor, gain: Tensor, window: Window
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """What the fused images keep at one scale of VIF, (N, 2); the pull gives the slope in the products."""
-    mean, variance, covariance = _joint(slide(products, window), source_mean)
+def _fidelity(image: _Image) -> tuple[Tensor, Pull]:
+    """VIF with each source as the reference, (N, 2)."""
+    known = image.known
+    scales = _scales(image.centred)
+    products = [image.products, *map(_products, scales[1:], known.sources[1:])]
+    mean, variance, covariance = _joint(_everywhere(products), known.local)
     covariance.clamp_min_(0)
-    pulled = covariance * gain
+    pulled = covariance * known.gain
     explained = pulled * covariance
     whole = variance + fidelity.NOISE
     below = explained < variance
     explained = torch.minimum(explained, variance)
-    kept = (explained / -whole).log1p_().sum((2, 3)).neg_()
-
-    def pull(slope: Tensor) -> Tensor:
-        each = _each(slope)
-        left = below / (whole - explained)
-        moments = _to_moments(mean, source_mean, (1 / whole - left).mul_(each), (left * pulled).mul_(2 * each))
-        return unslide(moments, window, products.shape[2:])
-
-    return kept, pull
-
-
-def _fidelity(image: _Image) -> tuple[Tensor, Pull]:
-    """VIF with each source as the reference, (N, 2)."""
-    known = image.known
-    images, products, pulls = [image.centred], [image.products], []
-    kept = known.information.new_zeros(())
-    for position, window in enumerate(_WINDOWS):
-        if position:
-            images.append(slide(images[-1], window, 2))
-            products.append(_products(images[-1], known.sources[position]))
-        part, pull = _scale(products[-1], known.local[position], known.gain[position], window)
-        pulls.append(pull)
-        kept = kept + part
+    kept = (explained / -whole).log1p_().sum(2).neg_()
     present = known.information > 0
     information = known.information.clamp_min(fidelity.EPSILON)
 
-    def back(slope: Tensor, total: _Slope) -> None:
-        slope = torch.where(present, slope / information, 0.0)
-        coarse = torch.zeros_like(images[-1])
-        for position in range(len(_WINDOWS) - 1, 0, -1):
-            gathered = _from_products(pulls[position](slope), images[position], known.sources[position])
-            coarse = unslide(gathered.add_(coarse), _WINDOWS[position], images[position - 1].shape[2:], 2)
-        total.through_products(pulls[0](slope))
+    def pull(slope: Tensor, total: _Slope) -> None:
+        each = torch.where(present, slope / information, 0.0)[..., None]
+        left = below / (whole - explained)
+        moments = _to_moments(mean, known.local, (1 / whole - left).mul_(each), (left * pulled).mul_(2 * each))
+        sizes = [scale.shape[2:] for scale in scales]
+        places = [[side - len(window) + 1 for side in size] for size, window in zip(sizes, _WINDOWS, strict=True)]
+        parts = moments.split([math.prod(each) for each in places], dim=2)
+        slopes = [
+            unslide(part.unflatten(2, place), window, size)
+            for part, place, window, size in zip(parts, places, _WINDOWS, sizes, strict=True)
+        ]
+        coarse = torch.zeros_like(scales[-1])
+        for position in range(len(scales) - 1, 0, -1):
+            coarse += _from_products(slopes[position], scales[position], known.sources[position])
+            coarse = unslide(coarse, _WINDOWS[position], sizes[position - 1], 2)
+        total.through_products(slopes[0])
         total.pixels += coarse
 
-    return torch.where(present, kept / information, 1.0), back
+    return torch.where(present, kept / information, 1.0), pull
 
 
 def _edge_transfer(image: _Image) -> tuple[Tensor, Pull]:
@@ -453,10 +453,29 @@ def _information(image: _Image) -> tuple[Tensor, Pull]:
     return torch.cat((entropy[:, None], shared), dim=1), pull
 
 
+@lru_cache(maxsize=64)
+def _sloped(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Sobel's sums, then its differences, by eight, along a smoothed axis: (2 length, length)."""
+    with ordinary():
+        smooth = invention.smoothing(length, torch.float64, torch.device("cpu"))
+        longer = torch.cat((smooth[:1], smooth, smooth[-1:]))
+        before, after = longer[:-2], longer[2:]
+        return torch.cat((before + 2 * smooth + after, (before - after) / 8)).to(device, dtype)
+
+
 def _coarse(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two parts of the coarse gradient of centred images, an eighth of Sobel's, and its strength."""
-    across, down = (part / 8 for part in _sobel(*_differences(invention.smoothed(x))))
+    """The two parts of the coarse gradient of centred images, and its strength."""
+    high, wide = (_sloped(length, x.dtype, x.device) for length in x.shape[2:])
+    (sums, differences), (along, across) = high.chunk(2), (x @ wide.mT).chunk(2, dim=3)
+    across, down = sums @ across, differences @ along
     return across, down, _length(across, down)
+
+
+def _from_coarse(across: Tensor, down: Tensor) -> Tensor:
+    """The transpose of the linear part of `_coarse`."""
+    high, wide = (_sloped(length, down.dtype, down.device) for length in down.shape[2:])
+    sums, differences = high.chunk(2)
+    return torch.cat((differences.mT @ down, sums.mT @ across), dim=3) @ wide
 
 
 def _excess(image: _Image) -> tuple[Tensor, Pull]:
@@ -466,9 +485,8 @@ def _excess(image: _Image) -> tuple[Tensor, Pull]:
     beyond = (steep / bound - invention.MARGIN).relu_()
 
     def pull(slope: Tensor, total: _Slope) -> None:
-        each = (beyond > 0) * (slope / (8 * beyond[0].numel())).view(-1, 1, 1, 1) / bound * _inverse(steep)
-        smooth = _from_differences(*_from_sobel(across * each, down * each))
-        total.pixels += invention.smoothed(smooth, transposed=True)
+        each = (beyond > 0) * (slope / beyond[0].numel()).view(-1, 1, 1, 1) / bound * _inverse(steep)
+        total.pixels += _from_coarse(across * each, down * each)
 
     return beyond.mean((1, 2, 3)), pull
 

@@ -149,7 +149,7 @@ class Distiller:
         where, mirrored = torch.rand((2, self.batch_size), generator=self.generator, dtype=torch.float64)
         index = (where * len(self.bank)).long()
         images, here = unit(self.bank[index.numpy()], self._device), index.to(self._device)
-        kept = mapped(lambda tensor: tensor[here], self.kept)
+        kept = mapped(lambda tensor: tensor.index_select(0, here), self.kept)
         return Batch(images, (mirrored < 0.5).to(self._device), draw(self.batch_size, self.generator), kept)
 
     @settled()

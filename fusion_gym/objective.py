@@ -53,9 +53,14 @@ GOALS: dict[str, Goal] = {
 }
 
 
-def _capped(value: Tensor, cap: float, softness: float = 0.05) -> Tensor:
-    """The value below the cap, levelling off smoothly around it."""
-    return cap - softness * F.softplus((cap - value) / softness)
+CAPPED = ("SSIM", "EN", *STATISTICS)  # in the order of the columns of `_capped`
+
+
+def _capped(leads: Tensor, goals: Mapping[str, Goal]) -> Tensor:
+    """Leads below their caps, (N, len(CAPPED)), levelling off smoothly around them."""
+    caps = leads.new_tensor([goals[name].cap for name in CAPPED])
+    softness = leads.new_tensor([0.01, *[0.05] * (len(CAPPED) - 1)])
+    return caps - softness * F.softplus((caps - leads) / softness)
 
 
 class Kept(NamedTuple):
@@ -87,18 +92,16 @@ def keep(ir: Tensor, vi: Tensor) -> Kept:
 def worth_of(values: Mapping[str, Tensor], floor: Tensor, goals: Mapping[str, Goal] = GOALS) -> dict[str, Tensor]:
     """`objective` from the measures of fused images, and the floor that `keep` gives of their sources."""
     entropy, shared = values["information"].split((1, 2), dim=1)
-    lead = (values["SSIM"] - floor[:, :2]).sum(1)
-    worth = {"SSIM": goals["SSIM"].weight * _capped(lead, goals["SSIM"].cap, softness=0.01)}
-    worth["SCD"] = goals["SCD"].weight * values["SCD"].sum(1)
-    for name in ("VIF", "Qabf"):
-        worth[name] = goals[name].weight * (0.5 * values[name].sum(1) + values[name].amin(1))
-    worth["MI"] = goals["MI"].weight * shared.sum(1)
-    worth["EN"] = goals["EN"].weight * _capped(entropy[:, 0] - floor[:, 5], goals["EN"].cap)
-    for column, name in enumerate(STATISTICS, 2):
-        relative = torch.log((values[name] + 1) / (floor[:, column] + 1))
-        worth[name] = goals[name].weight * _capped(relative, goals[name].cap)
-    worth[INVENTED] = -goals[INVENTED].weight * 100 * values["excess"]
-    return worth
+    statistics = torch.stack([values[name] for name in STATISTICS], dim=1)
+    structure = (values["SSIM"] - floor[:, :2]).sum(1, keepdim=True)
+    leads = torch.cat((structure, entropy - floor[:, 5:], ((statistics + 1) / (floor[:, 2:5] + 1)).log()), dim=1)
+    similar = torch.stack((values["VIF"], values["Qabf"]), dim=1)
+    balanced = 0.5 * similar.sum(2) + similar.amin(2)
+    sums = torch.stack((values["SCD"], shared), dim=1).sum(2)
+    worth = torch.cat((_capped(leads, goals), balanced, sums, -100 * values["excess"][:, None]), dim=1)
+    names = (*CAPPED, "VIF", "Qabf", "SCD", "MI", INVENTED)
+    weights = worth.new_tensor([goals[name].weight for name in names])
+    return dict(zip(names, (weights * worth).unbind(1), strict=True))
 
 
 @settled()

@@ -1,6 +1,5 @@
 """How a student learns to even the light."""
 
-
 import pytest
 import torch
 

@@ -20,7 +20,7 @@ BLOCK = 64  # rows of the smoothing in one product: enough for a fast one, few e
 
 
 @lru_cache(maxsize=64)
-def _smoothing(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def smoothing(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The Gaussian along an axis as a matrix, (length, length); beyond its ends the axis is mirrored."""
     with ordinary():
         offsets = torch.arange(-REACH, REACH + 1)
@@ -33,7 +33,7 @@ def _smoothing(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def _smooth(x: Tensor, axis: int, transposed: bool) -> Tensor:
     length = x.shape[axis]
-    matrix = _smoothing(length, x.dtype, x.device)
+    matrix = smoothing(length, x.dtype, x.device)
     matrix = matrix.mT if transposed else matrix
     parts = []
     for start in range(0, length, BLOCK):
