@@ -10,6 +10,7 @@ from typing import Any
 from fusion_gym.cli import UserError, check_keys
 from fusion_gym.conditions import DEPLOYMENTS
 from fusion_gym.distiller import SELF_LOSSES
+from fusion_gym.env import GUIDES
 from fusion_gym.models.own import is_own
 from fusion_gym.models.student import STUDENTS
 
@@ -17,7 +18,7 @@ from .schema import Settings, option
 
 ENVIRONMENT = "FusionDistill-v0"
 STUDENT = "tiny"
-_ARGUMENTS = ("data", "teacher", "start", "deployment", "learning_rate", "batch_size", "device")
+_ARGUMENTS = ("data", "teacher", "start", "deployment", "learning_rate", "batch_size", "guide", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class StudentSettings(Settings):
         learning_rate: Of the student, at the start.
         batch_size: Patches in an update.
         self_loss: What a student learns by itself from.
+        guide: What a student follows its teacher in.
+        features: Of --guide features: VGG-19's weights, TorchScript, module:Class, or random.
         env_kwargs: Further arguments of the environment.
         device: auto, cpu or cuda.
     """
@@ -55,6 +58,8 @@ class StudentSettings(Settings):
     self_loss: str | None = option(
         None, choices=sorted(SELF_LOSSES), shown="metrics for a student of the family, simple for a plain one"
     )
+    guide: str = option("pixels", choices=GUIDES)
+    features: str | None = None
     env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     device: str = "auto"
 
@@ -65,6 +70,8 @@ class StudentSettings(Settings):
             raise UserError("--student and --width exclude each other: one of the family, or a plain student.")
         if self.student is not None and not is_own(self.student):
             check_keys([self.student], STUDENTS, "student")
+        if (self.guide == "features") != (self.features is not None):
+            raise UserError("--guide features and --features go together: give both, or neither.")
 
     def shared_arguments(self) -> dict[str, Any]:
         """The environment's arguments but for ``env_kwargs`` and those of an episode's length."""
@@ -73,7 +80,8 @@ class StudentSettings(Settings):
             arguments |= {"student": self.student or STUDENT, "self_loss": self.self_loss or "metrics"}
         else:
             arguments |= {"student": None, "student_width": self.width, "self_loss": self.self_loss or "simple"}
-        return arguments | ({} if self.ir_range is None else {"ir_range": self.ir_range})
+        given = {name: getattr(self, name) for name in ("ir_range", "features")}
+        return arguments | {name: value for name, value in given.items() if value is not None}
 
 
 def check_decisions(updates: int, decisions: int) -> None:

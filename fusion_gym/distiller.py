@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fusion_gym.hardening import Draw, draw, harden
-from fusion_gym.losses import guide_loss, self_loss, self_targets, sobel
+from fusion_gym.losses import by_pixels, self_loss, self_targets
 from fusion_gym.metrics import METRICS
 from fusion_gym.models.own import OwnStudent
 from fusion_gym.models.student import Student
@@ -46,6 +46,7 @@ class SelfLoss:
     keep: Callable[[Tensor, Tensor], Any]
 
 
+GuideLoss = Callable[[Tensor, Tensor], Tensor]
 SELF_LOSSES: dict[str, SelfLoss] = {
     "simple": SelfLoss(_simple_loss, _nothing),
     "metrics": SelfLoss(metric_loss, keep),
@@ -113,6 +114,7 @@ class Distiller:
         total_updates: Budget over which the learning rate falls.
         generator: Where every random number comes from (a CPU generator).
         self_loss: L_self, one of `SELF_LOSSES`: "metrics" takes several times as long as "simple".
+        guide: L_guide, per sample, (N,), of the student's and the teacher's outputs.
     """
 
     @settled()
@@ -125,10 +127,11 @@ class Distiller:
         total_updates: int,
         generator: torch.Generator,
         self_loss: str = "simple",
+        guide: GuideLoss = by_pixels,
     ) -> None:
         self.bank, self.student, self.generator = bank, student.eval(), generator
         self.learning_rate, self.batch_size, self.total_updates = learning_rate, batch_size, total_updates
-        self.self_loss = SELF_LOSSES[self_loss]
+        self.self_loss, self.guide = SELF_LOSSES[self_loss], guide
         self.updates = 0
         self.optimizer = Adam(student.parameters(), GRADIENT_LIMIT)
         self._device = next(student.parameters()).device
@@ -169,7 +172,7 @@ class Distiller:
             for _ in range(updates):
                 batch = self.batch()
                 with self.chance():
-                    losses, guide, own = batch_losses(self.student, batch, settings, self.self_loss)
+                    losses, guide, own = batch_losses(self.student, batch, settings, self.self_loss, self.guide)
                     losses.mean().backward()
                 norm = self.descend(settings["rate"])
                 sums += torch.stack((guide.mean(), own.mean(), norm)).detach()
@@ -204,7 +207,7 @@ class Distiller:
     def measure(self, settings: Mapping[str, float]) -> Stats:
         """The losses of one batch without an update; the gradient norm is given as 1."""
         with torch.no_grad():
-            _, guide, own = batch_losses(self.student, self.batch(), settings, self.self_loss)
+            _, guide, own = batch_losses(self.student, self.batch(), settings, self.self_loss, self.guide)
         return Stats(float(guide.mean()), float(own.mean()), 1.0)
 
     @settled()
@@ -262,6 +265,7 @@ def batch_losses(
     batch: Batch,
     settings: Mapping[str, float | Tensor],
     self_loss: SelfLoss = SELF_LOSSES["simple"],
+    by: GuideLoss = by_pixels,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses of a batch.
 
@@ -273,6 +277,7 @@ def batch_losses(
         batch: The batch.
         settings: Guidance and the hardenings' strengths by name, for all samples or (N,).
         self_loss: The self-learning loss.
+        by: The guidance loss.
 
     Returns:
         The mixed, the guidance and the self-learning loss of each sample, (N,).
@@ -280,7 +285,7 @@ def batch_losses(
     ir, vi, teacher = batch.images.split(1, dim=1)
     hard = (mirror(image, batch.mirrored) for image in harden(ir, vi, settings, batch.drawn))
     fused = mirror(fuse(*hard), batch.mirrored)
-    guide = guide_loss(fused, teacher, sobel(teacher))
+    guide = by(fused, teacher)
     own = self_loss.loss(fused, ir, vi, batch.kept)
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own
 

@@ -17,6 +17,8 @@ from fusion_gym.conditions import DEPLOYMENTS
 from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller, Stats
 from fusion_gym.docstrings import filled, numbered
 from fusion_gym.episode import Episode
+from fusion_gym.features import load_guide
+from fusion_gym.losses import by_pixels
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models import own
 from fusion_gym.models.own import OwnStudent
@@ -31,6 +33,7 @@ from fusion_gym.text import say
 if TYPE_CHECKING:
     from fusion_gym.window import Window
 
+GUIDES = ("pixels", "features")
 POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
 DIVERGENCE_PENALTY = 1.0  # of the score
 
@@ -109,6 +112,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
           all of these for "tiny", "new" for others.
         * ``self_loss``: "simple" (intensity, gradient, SSIM), or "metrics", which trains by the fusion metrics
           themselves (`fusion_gym.objective`) and takes several times as long.
+        * ``guide``: "pixels" (intensity and edges), or "features", by which a student follows its teacher in what
+          ``features`` sees: torchvision's weights of VGG-19, a TorchScript file, ``module:Class``, or "random", a fixed
+          network of random weights (`fusion_gym.features`).
         * ``episode_steps``, ``updates_per_step``, ``batch_size``: the budget of an episode.
         * ``patch_size``: side of the patches in pixels. Students of the family see further than the default: give a
           long training 128, for small patches teach what borders look like.
@@ -147,6 +153,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         deployment: str | Sequence[str] = tuple(DEPLOYMENTS),
         learning_rate: float | Sequence[float] = (1e-3, 2e-3),
         self_loss: str = "metrics",
+        guide: str = "pixels",
+        features: str | None = None,
         episode_steps: int = 16,
         updates_per_step: int = 20,
         batch_size: int = 8,
@@ -180,6 +188,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             arguments.one_of("deployment", each, DEPLOYMENTS)
         self.learning_rates = arguments.learning_rates(learning_rate)
         self.self_loss = arguments.one_of("self_loss", self_loss, SELF_LOSSES)
+        if (arguments.one_of("guide", guide, GUIDES) == "features") != (features is not None):
+            raise ValueError(f"guide={guide!r} and features={features!r} do not go together; give both, or neither.")
+        self.guide = by_pixels if features is None else load_guide(features, resolve_device(device))
         self.episode_steps = arguments.whole("episode_steps", episode_steps, 1)
         self.updates_per_step = arguments.whole("updates_per_step", updates_per_step, 1)
         self.batch_size = arguments.whole("batch_size", batch_size, 1, arguments.MOST_IMAGES)
@@ -342,6 +353,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             self.episode_steps * self.updates_per_step,
             generator,
             self.self_loss,
+            self.guide,
         )
         self.ahead = None
 

@@ -7,6 +7,7 @@ their transpose, which is several times cheaper than pooling under automatic dif
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 SSIM_WINDOW = 7  # `_box_sum` is written for this size
+FEATURE_WEIGHT = 5.0  # of `feature_loss`
 _C1, _C2 = 0.01**2, 0.03**2
 _TIE = 4.5 / (8 * 255) ** 2  # 8-bit gradients are often equally strong; above rounding and between two 8-bit steps
 
@@ -162,6 +164,30 @@ def self_loss(fused: Tensor, targets: SelfTargets) -> Tensor:
     loss, slope = _follow(image, targets.intensity, targets.gradient, (1, 5))
     ssim, ssim_slope = _ssim(image, targets)
     return _Attach.apply(fused, loss + 1 - ssim, slope - ssim_slope)
+
+
+def by_pixels(fused: Tensor, teacher: Tensor) -> Tensor:
+    """`guide_loss` of the student's and the teacher's fused images, (N, 1, H, W): loss per sample, (N,)."""
+    return guide_loss(fused, teacher, sobel(teacher))
+
+
+def feature_loss(fused: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """The squared distance of features, relative to the teacher's: ``w mean over layers of Σ(f - t)² / Σt²``.
+
+    So that the layers count alike, and the loss is of the size of `guide_loss` for students in training.
+
+    Args:
+        fused: Features of the student's output, (N, ...) each.
+        teacher: Those of the teacher's, of the same shapes.
+
+    Returns:
+        Loss per sample, (N,); differentiable in ``fused``.
+    """
+    shares = [
+        (ours - theirs).square().flatten(1).sum(1) / theirs.square().flatten(1).sum(1).clamp_min(1e-6)
+        for ours, theirs in zip(fused, teacher, strict=True)
+    ]
+    return FEATURE_WEIGHT * torch.stack(shares).mean(0)
 
 
 def guide_loss(fused: Tensor, teacher: Tensor, teacher_gradient: Tensor) -> Tensor:

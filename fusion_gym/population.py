@@ -34,7 +34,7 @@ from fusion_gym.text import Notice
 def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, float]], updates: int) -> list[Stats]:
     """`Distiller.advance` of several distillers at once, equal to it within rounding.
 
-    Students of the same shape and self-learning loss are computed as one; the others form groups. Networks of the
+    Students of the same shape and losses are computed as one; the others form groups. Networks of the
     user's own that cannot be computed as one are trained one by one.
 
     Args:
@@ -50,7 +50,9 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
         student = distiller.student
         kind = f"{student.spec}{'' if _as_one(student.spec) else position}" if isinstance(student, OwnStudent) else ""
         shape = tuple(weight.shape for weight in student.parameters())
-        groups.setdefault((distiller.self_loss, bool(distiller.kept), kind, *shape), []).append(position)
+        groups.setdefault((distiller.self_loss, distiller.guide, bool(distiller.kept), kind, *shape), []).append(
+            position
+        )
     stats: dict[int, Stats] = {}
     for members in groups.values():
         alone = len(members) == 1 and isinstance(distillers[members[0]].student, OwnStudent)
@@ -104,7 +106,7 @@ def _advance_alike(
             batch = joined([distiller.batch() for distiller in distillers])
             for distiller in distillers:
                 distiller.chance()  # drawn as by each alone; networks that would use it are trained so
-            figures = batch_losses(_batched(students, size), batch, each, distillers[0].self_loss)
+            figures = batch_losses(_batched(students, size), batch, each, distillers[0].self_loss, distillers[0].guide)
             losses, guide, own_losses = (figure.view(count, size) for figure in figures)
             losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
             norms = [distiller.descend(one["rate"]) for distiller, one in zip(distillers, settings, strict=True)]

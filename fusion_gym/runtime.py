@@ -1,14 +1,48 @@
-"""ONNX Runtime: sessions on the CPU, for students and for teachers."""
+"""Networks from files: sessions of ONNX Runtime on the CPU, and TorchScript."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from fusion_gym.archives import ArchiveError, check_archive
 from fusion_gym.headers import pointer_at
 
 
 class OnnxError(ValueError):
     """An ONNX model that cannot be run; the message is one sentence."""
+
+
+class ScriptError(ValueError):
+    """A file that is not TorchScript; the message is one sentence.
+
+    Attributes:
+        other: Whether it may be something else; not a file that should not be read at all.
+    """
+
+    def __init__(self, said: str, other: bool) -> None:
+        super().__init__(said)
+        self.other = other
+
+
+def torchscript(path: Path) -> torch.jit.ScriptModule:
+    """A TorchScript file's network, on the CPU, in evaluation mode.
+
+    Raises:
+        ScriptError: If it is none.
+    """
+    pointer = pointer_at(path)
+    if pointer:
+        raise ScriptError(pointer, other=False)
+    try:
+        check_archive(path, str(path))
+        return torch.jit.load(str(path), map_location="cpu").eval()
+    except ArchiveError as error:
+        raise ScriptError(str(error), other=False) from error
+    except Exception as error:  # torch, zipfile and pickle raise many classes for the many things that a file can be
+        raise ScriptError(f"{path} is not TorchScript (torch.jit.save).", other=True) from error
 
 
 def onnx_session(model: str | bytes, threads: int | None = None) -> Any:

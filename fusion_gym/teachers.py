@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion_gym.archives import ArchiveError, check_archive, read_tensors
+from fusion_gym.archives import ArchiveError, read_tensors
 from fusion_gym.classes import ClassError, Named, said
 from fusion_gym.data import ImagePair, cached_array, fingerprint, images_in, load_splits, sets_of
-from fusion_gym.headers import pointer_at
 from fusion_gym.images import ImageError, read_gray
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.modes import settled
 from fusion_gym.rules import RULES
-from fusion_gym.runtime import OnnxError, onnx_session
+from fusion_gym.runtime import OnnxError, ScriptError, onnx_session, torchscript
 from fusion_gym.tensors import Fuse, unit
 from fusion_gym.text import plain
 from fusion_gym.version import __version__
@@ -64,15 +63,11 @@ def load_weights(net: Teacher, path: Path) -> None:
 
 
 def _torchscript(path: Path) -> Fuse:
-    pointer = pointer_at(path)
-    if pointer:
-        raise TeacherError(pointer)
     try:
-        check_archive(path, str(path))
-        net = torch.jit.load(str(path), map_location="cpu").eval()
-    except ArchiveError as error:
-        raise TeacherError(str(error)) from error
-    except Exception as error:  # torch, zipfile and pickle raise many classes for the many things that a file can be
+        net = torchscript(path)
+    except ScriptError as error:
+        if not error.other:
+            raise TeacherError(str(error)) from error
         try:
             return builtin_teacher(path)
         except Exception:

@@ -1,0 +1,203 @@
+"""Guidance by features: what a network that is not trained sees in the student's and in the teacher's fused images.
+
+The networks: torchvision's VGG-19 from its file of weights, a TorchScript file, ``module:Class``, or ``random``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusion_gym.archives import ArchiveError, read_tensors
+from fusion_gym.classes import ClassError, Named, said
+from fusion_gym.losses import feature_loss
+from fusion_gym.modes import settled
+from fusion_gym.runtime import ScriptError, torchscript
+from fusion_gym.stamps import Stamp, stamp
+from fusion_gym.tensors import resolve_device
+
+RANDOM = "random"
+FILES = (".pt", ".pth", ".ts")
+
+
+class FeatureError(ValueError):
+    """A network of features that cannot be found or used; the message is one sentence."""
+
+
+class Vgg19(nn.Module):
+    """VGG-19 (arXiv:1409.1556) as far as the last layer of its fourth block.
+
+    Gives what is after the last activation of each of the four blocks, relu1_2, relu2_2, relu3_4 and relu4_4, as losses
+    of perception do (arXiv:1603.08155). Luminance stands for all three colours, scaled as the weights expect it.
+    """
+
+    WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512)  # 0 halves the sides
+    MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 3
+        for outputs in self.WIDTHS:
+            if outputs:
+                layers += [nn.utils.skip_init(nn.Conv2d, width, outputs, 3, padding=1), nn.ReLU()]
+                width = outputs
+            else:
+                layers += [nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)  # numbered as torchvision's
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Features of luminance, (N, 1, H, W) in [0, 1]."""
+        mean, deviation = (image.new_tensor(values).view(1, 3, 1, 1) for values in (self.MEAN, self.DEVIATION))
+        found, x = [], (image - mean) / deviation
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                found.append(x)
+            x = layer(x)
+        return [*found, x]
+
+
+class Random(nn.Module):
+    """Three convolutions of random weights, the same everywhere: at full, at half and at quarter resolution."""
+
+    def __init__(self, widths: Sequence[int] = (8, 16, 32)) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        pairs = itertools.pairwise((1, *widths))
+        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Conv2d, *pair, 3, padding=1, bias=False) for pair in pairs)
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.get_parameter("weight"), generator=generator)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Features of luminance, (N, 1, H, W) in [0, 1]."""
+        found: list[Tensor] = []
+        for layer in self.layers:
+            found.append(F.relu(layer(F.avg_pool2d(found[-1], 2) if found else image)))
+        return found
+
+
+class FeatureGuide:
+    """The guidance loss by a network's features; one for all trainings of a process, for nothing in it changes.
+
+    Args:
+        spec: What `load_guide` takes.
+        network: Takes luminance, (N, 1, H, W) in [0, 1]; gives features, (N, ...), or several of them.
+        device: Where it is.
+    """
+
+    def __init__(self, spec: str, network: Callable[[Tensor], Any], device: str) -> None:
+        self.spec, self.network, self.device = spec, network, device
+
+    def __call__(self, fused: Tensor, teacher: Tensor) -> Tensor:
+        """Loss per sample, (N,), of the student's and the teacher's fused images, (N, 1, H, W)."""
+        with torch.no_grad():
+            wanted = _several(self.network(teacher))
+        return feature_loss(_several(self.network(fused)), wanted)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureGuide:
+        """The guide itself."""
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., FeatureGuide], tuple[str, str]]:
+        """Pickles as a reference: another process loads the network once."""
+        return load_guide, (self.spec, self.device)
+
+
+def _several(features: Any) -> list[Tensor]:
+    return list(features) if isinstance(features, (list, tuple)) else [features]
+
+
+@settled()
+def load_guide(spec: str, device: str = "cpu") -> FeatureGuide:
+    """The guidance loss by the features of a network; loaded once for each process, as long as its file stays.
+
+    Args:
+        spec: torchvision's weights of VGG-19 or a TorchScript file (.pt, .pth, .ts); ``module:Class``, also with
+            arguments; or ``random``.
+        device: Where it is to be computed.
+
+    Raises:
+        FeatureError: If there is no such network or it does not give features.
+    """
+    return _load(spec, resolve_device(device), stamp([Path(spec)]))
+
+
+@lru_cache(maxsize=8)
+def _load(spec: str, device: str, _: Stamp) -> FeatureGuide:
+    path = Path(spec)
+    try:
+        if spec == RANDOM:
+            network: Any = Random()
+        elif path.suffix in FILES and path.is_file():
+            network = _of_file(path)
+        elif path.suffix not in FILES and Named.parse(spec) is not None:
+            network = Named(**vars(Named.parse(spec))).make("network of features")
+        else:
+            raise FeatureError(
+                f"There are no features {spec!r}; give {RANDOM}, a file (.pth: VGG-19's weights or TorchScript), or "
+                "module:Class."
+            )
+    except (ArchiveError, ClassError, ScriptError) as error:
+        raise FeatureError(str(error)) from error
+    if isinstance(network, nn.Module):
+        network = network.to(device).eval()
+        for weight in network.parameters():  # one by one, as TorchScript has it
+            weight.requires_grad_(False)
+    guide = FeatureGuide(spec, network, device)
+    _check(guide)
+    return guide
+
+
+def _of_file(path: Path) -> nn.Module:
+    try:
+        return torchscript(path)
+    except ScriptError as error:
+        if not error.other:
+            raise
+    saved = read_tensors(path)
+    network = Vgg19()
+    try:
+        network.load_state_dict({name: saved[name] for name in network.state_dict()})
+    except Exception as error:  # whatever a file can hold instead
+        raise FeatureError(
+            f"{path} is neither TorchScript nor torchvision's weights of VGG-19 (vgg19-dcbb9e9d.pth)."
+        ) from error
+    return network
+
+
+def _check(guide: FeatureGuide) -> None:
+    """Tries the network on two images.
+
+    Raises:
+        FeatureError: If it fails, or gives no features that can be compared and learned from.
+    """
+    name = f"The network of features {guide.spec!r}"
+    images = torch.rand(2, 2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).to(guide.device)
+    fused = images[0].clone().requires_grad_()
+    with torch.enable_grad():
+        try:
+            found = _several(guide.network(fused))
+        except (Exception, SystemExit) as error:
+            raise FeatureError(f"{name} fails on a tensor (2, 1, 64, 64): {said(error)}.") from error
+        if not found or not all(isinstance(each, Tensor) and each.is_floating_point() for each in found):
+            kinds = ", ".join(type(each).__name__ for each in found[:3]) or "nothing"
+            raise FeatureError(f"{name} gives {kinds}; it has to give one tensor of floats or several.")
+        if any(each.dim() < 2 or len(each) != 2 for each in found):
+            shapes = ", ".join(str(tuple(each.shape)) for each in found[:3])
+            raise FeatureError(f"{name} gives {shapes} for two images; it has to give (2, ...).")
+        try:
+            loss = guide(fused, images[1])
+            loss.sum().backward()
+        except Exception as error:
+            raise FeatureError(f"{name} cannot be learned from: {said(error)}.") from error
+    if not torch.isfinite(loss).all() or fused.grad is None or not torch.isfinite(fused.grad).all():
+        raise FeatureError(f"{name} gives values or slopes that are not finite.")
+    if not fused.grad.any():
+        raise FeatureError(f"{name} sees no difference between two images.")
