@@ -52,7 +52,7 @@ class StudentSettings(Settings):
     width: int | None = None
     start: str = "new"
     deployment: str = option("mixed", choices=sorted(DEPLOYMENTS))
-    updates: int = 3200
+    updates: int = 320
     learning_rate: float = 2e-3
     batch_size: int = 8
     self_loss: str | None = option(

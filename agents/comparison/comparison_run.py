@@ -36,7 +36,6 @@ class ComparisonRun(StudentSettings):
     """
 
     agents: tuple[str, ...] = hidden()
-    updates: int = 320
     decisions: int = DECISIONS
     instances: str = option("default", metavar="FILE")
     seed: int = FIRST_SEED

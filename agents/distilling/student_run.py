@@ -11,12 +11,14 @@ import numpy as np
 
 import fusion_gym
 from fusion_gym.cli import UserError, check_finite, check_seed
+from fusion_gym.data import SYNTHETIC, sets_of
 
 from .. import settings_of
 from ..schema import hidden, option
 from ..students import StudentSettings, check_decisions
 
 DECISIONS = 16
+TRIED, WHOLE = 3_200, 48_000  # updates on synthetic scenes, which are there to be tried, and on anything else
 STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
 
 
@@ -33,6 +35,7 @@ class StudentRun(StudentSettings):
     """
 
     agent: str = "constant"
+    updates: int = option(WHOLE, shown=f"{WHOLE}, but {TRIED} where the data is synthetic alone")
     decisions: int = option(DECISIONS, shown=f"as in its training, else {DECISIONS}")
     seed: int = option(0, shown="")
     threads: int = 1
@@ -52,6 +55,8 @@ class StudentRun(StudentSettings):
     def begin(cls, given: Mapping[str, Any]) -> StudentRun:
         """A new run: what is given, then what the agent brings along, then a seed that is drawn, then the defaults.
 
+        Real pairs are worth a long training; synthetic scenes, which are there to be tried, a short one.
+
         Raises:
             UserError: If a setting is not allowed.
         """
@@ -59,8 +64,9 @@ class StudentRun(StudentSettings):
         decisions = brought.pop("decisions", DECISIONS)
         seed = int(np.random.default_rng().integers(2**31))
         env_kwargs = brought | dict(given.get("env_kwargs", {}))
-        version = {"version": fusion_gym.__version__}
-        return cls(**{"decisions": decisions, "seed": seed, **given, "env_kwargs": env_kwargs, **version})
+        tried = all(name in SYNTHETIC for name in sets_of(given.get("data", cls.data)))
+        usual = {"updates": TRIED if tried else WHOLE, "decisions": decisions, "seed": seed}
+        return cls(**{**usual, **given, "env_kwargs": env_kwargs, "version": fusion_gym.__version__})
 
     @property
     def stretches(self) -> int:
