@@ -18,8 +18,16 @@ from ..schema import hidden, option
 from ..students import StudentSettings, check_decisions
 
 DECISIONS = 16
-TRIED, WHOLE = 3_200, 48_000  # updates on synthetic scenes, which are there to be tried, and on anything else
+# Synthetic scenes are there to be tried. Anything else is worth a long training, in which small patches would teach a
+# student of the family to see what is in them in place of whole images.
+TRY: dict[str, Any] = {"updates": 3_200, "batch_size": 8}
+WHOLE: dict[str, Any] = {"updates": 24_000, "batch_size": 4}
+WHOLE_PATCH = 128  # pixels
 STRETCH, STRETCHES = 100, 400  # updates between two savings, unless there were more savings than that
+
+
+def _shown(name: str) -> str:
+    return f"{WHOLE[name]}, but {TRY[name]} where the data is synthetic alone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,8 @@ class StudentRun(StudentSettings):
     """
 
     agent: str = "constant"
-    updates: int = option(WHOLE, shown=f"{WHOLE}, but {TRIED} where the data is synthetic alone")
+    updates: int = option(WHOLE["updates"], shown=_shown("updates"))
+    batch_size: int = option(WHOLE["batch_size"], shown=_shown("batch_size"))
     decisions: int = option(DECISIONS, shown=f"as in its training, else {DECISIONS}")
     seed: int = option(0, shown="")
     threads: int = 1
@@ -55,17 +64,15 @@ class StudentRun(StudentSettings):
     def begin(cls, given: Mapping[str, Any]) -> StudentRun:
         """A new run: what is given, then what the agent brings along, then a seed that is drawn, then the defaults.
 
-        Real pairs are worth a long training; synthetic scenes, which are there to be tried, a short one.
-
         Raises:
             UserError: If a setting is not allowed.
         """
         brought = settings_of(given.get("agent", cls.agent))
         decisions = brought.pop("decisions", DECISIONS)
         seed = int(np.random.default_rng().integers(2**31))
-        env_kwargs = brought | dict(given.get("env_kwargs", {}))
         tried = all(name in SYNTHETIC for name in sets_of(given.get("data", cls.data)))
-        usual = {"updates": TRIED if tried else WHOLE, "decisions": decisions, "seed": seed}
+        env_kwargs = ({} if tried else {"patch_size": WHOLE_PATCH}) | brought | dict(given.get("env_kwargs", {}))
+        usual = {"decisions": decisions, "seed": seed, **(TRY if tried else WHOLE)}
         return cls(**{**usual, **given, "env_kwargs": env_kwargs, "version": fusion_gym.__version__})
 
     @property
