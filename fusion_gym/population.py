@@ -158,7 +158,8 @@ class FusionDistillVectorEnv(SyncVectorEnv):
     """Several episodes in one process, their students trained together.
 
     What `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` makes. Seeds, infos and autoreset are those
-    of `SyncVectorEnv`, and so are the trajectories, within rounding.
+    of `SyncVectorEnv`, and so are the trajectories, but for rounding, which a training makes larger: those of a student
+    whose weights differed by one bit at the start would differ as much.
 
     Args:
         num_envs: Number of students.
@@ -186,3 +187,8 @@ class FusionDistillVectorEnv(SyncVectorEnv):
         acting = np.flatnonzero(~resets)
         train_together([self.envs[i] for i in acting], [actions[i] for i in acting])
         return super().step(actions)
+
+    def _add_info(self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int) -> dict[str, Any]:
+        """Of truth values Gymnasium makes an array of bool where they are Python's, else one of objects."""
+        plain = {name: bool(value) if isinstance(value, np.bool_) else value for name, value in env_info.items()}
+        return super()._add_info(vector_infos, plain, env_num)

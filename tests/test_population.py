@@ -208,3 +208,29 @@ def test_ppo_trains_on_it():
     model = PPO("MlpPolicy", envs, n_steps=3, batch_size=6, n_epochs=1, seed=0, device="cpu").learn(12)
     assert model.num_timesteps == 12
     assert all(episode["l"] == 3 for episode in model.ep_info_buffer)
+
+
+def test_a_population_strays_from_single_environments_no_further_than_one_bit_leads():
+    made = {mode: gym.make_vec(FAST, num_envs=3, vectorization_mode=mode) for mode in ("vector_entry_point", "sync")}
+    made["bit"] = gym.make_vec(FAST, num_envs=3, vectorization_mode="sync")
+    for envs in made.values():
+        envs.reset(seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for env in made["bit"].unwrapped.envs:
+        for weight in env.unwrapped.distiller.student.parameters():
+            moves = torch.randint(-1, 2, weight.shape, generator=generator)
+            weight.data *= 1 + torch.finfo(weight.dtype).eps * moves
+    strayed = {"vector_entry_point": 0.0, "bit": 0.0}
+    for actions in actions_for(made["sync"], 4):
+        seen = {mode: envs.step(actions)[0] for mode, envs in made.items()}
+        for mode in strayed:
+            strayed[mode] = max(strayed[mode], float(np.abs(seen[mode] - seen["sync"]).max()))
+    assert 0 < strayed["vector_entry_point"] < 20 * strayed["bit"] < 1
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_success_of_a_population_is_an_array_of_truth_values(mode):
+    envs = gym.make_vec(FAST, num_envs=2, autoreset_mode=mode, **{**SETTINGS, "episode_steps": 1})
+    assert envs.reset(seed=0)[1]["is_success"].dtype == bool
+    info = envs.step(envs.action_space.sample())[4]
+    assert (info if mode is AutoresetMode.NEXT_STEP else info["final_info"])["is_success"].dtype == bool
