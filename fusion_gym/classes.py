@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fusion_gym.cli import UserError, parse_settings
@@ -67,9 +69,7 @@ class Named:
         Raises:
             ClassError: If there is no such module, it fails, or it has nothing of this name.
         """
-        here = os.getcwd()
-        if here not in sys.path and "" not in sys.path:
-            sys.path.append(here)  # for good: processes that are started take over the path, and import it too
+        _look_here()
         try:
             found = importlib.import_module(self.module)
             for part in self.name.split("."):
@@ -79,6 +79,15 @@ class Named:
                 f"There is no {kind} {self.label!r}: {said(error)}; give module:Class, importable from here."
             ) from error
         return found
+
+    def source(self) -> Path | None:
+        """The file of the module, without importing it; None where there is none."""
+        _look_here()
+        try:
+            spec = importlib.util.find_spec(self.module)
+        except (Exception, SystemExit):  # a package around it is imported
+            return None
+        return None if spec is None or spec.origin is None or not spec.has_location else Path(spec.origin)
 
     def make(self, kind: str) -> Any:
         """Makes the object from its arguments.
@@ -96,6 +105,13 @@ class Named:
             given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
             how = f"with {given}" if given else "without arguments"
             raise ClassError(f"The {kind} {self.label!r} cannot be made {how}: {said(error)}.") from error
+
+
+def _look_here() -> None:
+    """Has modules found in the working folder; for good, for processes that are started take over the path."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def said(error: BaseException) -> str:

@@ -74,7 +74,7 @@ def make_env(record: Record, render: bool = False, trust: bool = False) -> gym.E
     Args:
         record: The record.
         render: Whether it is to give frames.
-        trust: Whether arguments that name Python code, as ``module:Class`` teachers do, may be imported and run.
+        trust: Whether Python code that arguments name, as ``module:Class`` does, may be imported and run.
 
     Raises:
         RecordError: If there is no such environment or it does not take the arguments.
@@ -83,7 +83,7 @@ def make_env(record: Record, render: bool = False, trust: bool = False) -> gym.E
     if spec is None or spec.entry_point != gym.registry["FusionDistill-v0"].entry_point:
         raise RecordError(f"The record's environment {record.env!r} is not one of FusionGym's.")
     if not trust:
-        for name in ("teacher", "reference"):
+        for name in ("teacher", "reference", "student", "features"):
             value = record.kwargs.get(name, [])
             code = [spec for spec in (value if isinstance(value, list) else [value]) if _is_code(spec)]
             if code:
@@ -96,10 +96,8 @@ def make_env(record: Record, render: bool = False, trust: bool = False) -> gym.E
         raise RecordError(f"The record's environment does not take its arguments: {error}.") from error
 
 
-def _is_code(teacher: Any) -> bool:
-    return (
-        isinstance(teacher, str) and ":" in teacher and not teacher.startswith("rule:") and not Path(teacher).exists()
-    )
+def _is_code(spec: Any) -> bool:
+    return isinstance(spec, str) and ":" in spec and not spec.startswith("rule:") and not Path(spec).exists()
 
 
 def play(record: Record, env: gym.Env, watch: Callable[[], object] = lambda: None) -> Replay:
@@ -203,7 +201,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="records of episodes")
     parser.add_argument("--render", type=Path, metavar="OUT", help="the last frame as .png, or all of them as .mp4")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of the return (default: {TOLERANCE:g})")
-    parser.add_argument("--trust", action="store_true", help="run code that a record names as its teacher")
+    parser.add_argument("--trust", action="store_true", help="run code that a record names, as its teacher or student")
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True, help="progress bar")
     return parser.parse_args(argv)
 

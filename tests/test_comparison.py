@@ -217,7 +217,7 @@ def test_a_changed_configuration_is_refused(made, capsys):
     assert (made / "comparison.csv").read_bytes() == content
 
 
-def test_a_cells_file_tells_apart_all_that_its_result_depends_on(tmp_path):
+def test_a_cells_file_tells_apart_all_that_its_result_depends_on(tmp_path, monkeypatch):
     file = tmp_path / "schedule.yml"
     file.write_text("guidance: [[0, 1]]")
     spec = f"piecewise:{file}"
@@ -231,6 +231,13 @@ def test_a_cells_file_tells_apart_all_that_its_result_depends_on(tmp_path):
     file.write_text("guidance: [[0, 0]]")
     paths += [cell.path(tmp_path) for cell in cells if cell.agent == spec]
     assert len(set(paths)) == len(paths)
+    (tmp_path / "of_mine.py").write_text("first = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = [Cell("a", "constant", "i", {name: "of_mine:Net:width=4"}, 1) for name in ("student", "teacher")]
+    before = [cell.path(tmp_path) for cell in own]
+    assert before == [cell.path(tmp_path) for cell in own]
+    (tmp_path / "of_mine.py").write_text("second = 2")
+    assert not set(before) & {cell.path(tmp_path) for cell in own} and "of_mine" not in sys.modules
     as_lists = Cell("a", {"guidance": [[0.0, 1.0]]}, "i", {}, 1)  # as read from a file
     assert as_lists.path(tmp_path) == Cell("a", {"guidance": [(0.0, 1.0)]}, "i", {}, 1).path(tmp_path)
 

@@ -80,6 +80,8 @@ def test_a_false_claim_is_found(entries, words, folder, tmp_path, capsys):
         ({"kwargs": {**TINY, "teacher": "os:abort"}}, "--trust"),
         ({"kwargs": {**TINY, "reference": "os:abort"}}, "--trust"),
         ({"kwargs": {**TINY, "teacher": ["rule:max", "os:abort"]}}, "--trust"),
+        ({"kwargs": {**TINY, "student": "os:abort"}}, "--trust"),
+        ({"kwargs": {**TINY, "guide": "features", "features": "os:abort"}}, "--trust"),
         ({"kwargs": {**TINY, "data": "absent"}}, "absent"),
         ({"actions": [[0.0]] * 3}, "action"),
         ({"actions": [["a"]] * 3}, "actions"),

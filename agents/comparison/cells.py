@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import fusion_gym
+from fusion_gym.classes import FORM, Named
 from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
 from fusion_gym.damages import DAMAGES, damage
 from fusion_gym.data import load_splits, probe_crops, sets_of
@@ -80,6 +81,7 @@ class Cell:
         judged = {"tests": self.tests, "crop": CROP, "convention": CONVENTION} if self.tests else {}
         facts = {**agent, **judged, **origin(), "arguments": dict(self.arguments)}
         facts["read"] = _read((*self.arguments.values(), *self.tests))
+        facts |= {"code": code} if (code := _code((self.agent, *self.arguments.values()))) else {}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         return folder / f"{file_name(self.name)}-{file_name(self.instance)}-{self.seed}-{digest}.json"
 
@@ -101,15 +103,23 @@ def _content(spec: str) -> str:
     return ""
 
 
+def _texts(values: Iterable[Any]) -> set[str]:
+    """The texts among values, and among those within them that are lists."""
+    parts = (part for value in values for part in (value if isinstance(value, (list, tuple)) else (value,)))
+    return {part for part in parts if isinstance(part, str)}
+
+
 def _read(values: Iterable[Any]) -> dict[str, str]:
     """Digests of the files and of the folders of files that texts name, by their names."""
-    texts: set[str] = set()
-    for value in values:
-        texts.update(
-            part for part in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(part, str)
-        )
-    names = {name for text in texts if text for name in (text, *sets_of(text))}
+    names = {name for text in _texts(values) if text for name in (text, *sets_of(text))}
     return {name: digest for name in sorted(names) if (digest := _digest(name, stamp(files_of(Path(name)))))}
+
+
+def _code(values: Iterable[Any]) -> dict[str, str]:
+    """Digests of the modules of the user's own whose classes texts name, by their names."""
+    named = (FORM.fullmatch(text) for text in _texts(values))
+    files = {found[1]: Named(found[1], found[2]).source() for found in named if found}
+    return {name: content(file) for name, file in sorted(files.items()) if file is not None}
 
 
 @lru_cache(maxsize=256)
