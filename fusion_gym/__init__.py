@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register, registry
 
+from fusion_gym.info import Info, Instance
 from fusion_gym.sample_pairs import samples
 from fusion_gym.version import __version__
 
 if TYPE_CHECKING:
     from fusion_gym.fuser import load_student
 
-__all__ = ["__version__", "load_student", "samples"]
+__all__ = ["Info", "Instance", "__version__", "load_student", "samples"]
 
 _ENVIRONMENTS: dict[str, dict[str, object]] = {
     "FusionDistill-v0": {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,7 @@ from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller, Stats
 from fusion_gym.docstrings import filled, numbered
 from fusion_gym.episode import Episode
 from fusion_gym.features import load_guide
+from fusion_gym.info import Instance
 from fusion_gym.losses import by_pixels
 from fusion_gym.memory import keep_freed_memory
 from fusion_gym.models import own
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
 GUIDES = ("pixels", "features")
 POINTS = 100.0  # rewards are in hundredths of the score, so that learners with their usual settings see them
 DIVERGENCE_PENALTY = 1.0  # of the score
+_T = TypeVar("_T")
+
+
+def _there(part: _T | None) -> _T:
+    if part is None:
+        raise gym.error.ResetNeeded("There is no student yet: call reset() first.")
+    return part
 
 
 @filled(
@@ -223,6 +231,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self.observation_space = spaces.Box(LOW, HIGH, dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.action_names),), dtype=np.float32)
         self._window = self._open_window() if self.render_mode == "human" else None
+        self._instance: Instance | None = None
+        self._episode: Episode | None = None
         self._distiller: Distiller | None = None
         self.ahead: tuple[np.ndarray, Stats] | None = None  # an action whose training a population has done already
 
@@ -240,7 +250,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             The first observation and the info.
         """
         super().reset(seed=seed)
-        self.instance: dict[str, Any] = {
+        self._instance = {
             "data": str(self.np_random.choice(self.data)),
             "teacher": str(self.np_random.choice(self.teachers)),
             "student_width": int(self.np_random.choice(self.student_widths)),
@@ -253,9 +263,9 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         settings, probe = dict(self.fixed), self.task.probe
         stats, reading = self.distiller.measure(settings), probe.read(self.distiller.student)
         deployment = DEPLOYMENTS[self.instance["deployment"]]
-        self.episode = Episode.begin(self.episode_steps, probe.teacher_score, deployment, settings, stats, reading)
+        self._episode = Episode.begin(self.episode_steps, probe.teacher_score, deployment, settings, stats, reading)
         self._show()
-        return observe(self.episode, self.hidden), self.episode.info(self.distiller.updates)
+        return observe(self.episode, self.hidden), self._info()
 
     @settled()
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -320,12 +330,37 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             episode.diverge(DIVERGENCE_PENALTY)
         self._show()
         reward = 0.0 if self.sparse_reward and not episode.over else float(POINTS * episode.pay())
-        return observe(episode, self.hidden), reward, episode.over, False, episode.info(self.distiller.updates)
+        return observe(episode, self.hidden), reward, episode.over, False, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return cast(dict[str, Any], self.episode.info(self.distiller.updates))
 
     @property
     def task(self) -> Task:
-        """The data and the teacher of this episode."""
+        """The data and the teacher of this episode.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
         return self._tasks[self.instance["data"], self.instance["teacher"]]
+
+    @property
+    def instance(self) -> Instance:
+        """What the last reset has drawn.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        return _there(self._instance)
+
+    @property
+    def episode(self) -> Episode:
+        """What has happened since the last reset.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        return _there(self._episode)
 
     @property
     def distiller(self) -> Distiller:
@@ -334,9 +369,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        if self._distiller is None:
-            raise gym.error.ResetNeeded("There is no student yet: call reset() first.")
-        return self._distiller
+        return _there(self._distiller)
 
     def _build(self) -> None:
         """Makes the student and its training from the instance alone."""
@@ -366,7 +399,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         return {
             "distiller": self.distiller.state_dict(),
-            "instance": dict(self.instance),
+            "instance": {**self.instance},
             "np_random": self.np_random.bit_generator.state,
             "episode": self.episode.as_dict(),
             "ahead": None if self.ahead is None else (self.ahead[0].tolist(), self.ahead[1].as_tuple()),
@@ -383,11 +416,11 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         for name, allowed in known.items():
             if state["instance"][name] not in allowed:
                 raise ValueError(f"The state's {name} {state['instance'][name]!r} is not among {allowed}.")
-        self.instance = dict(state["instance"])
+        self._instance = state["instance"].copy()
         self._build()
         self.distiller.load_state_dict(state["distiller"])
         self.np_random.bit_generator.state = state["np_random"]
-        self.episode = Episode.from_dict(copy.deepcopy(state["episode"]))
+        self._episode = Episode.from_dict(copy.deepcopy(state["episode"]))
         if state["ahead"] is not None:
             action, stats = state["ahead"]
             self.ahead = np.array(action), Stats(*stats)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fusion_gym.actions import ACTIONS
 from fusion_gym.conditions import CLEAN
 from fusion_gym.distiller import Stats
+from fusion_gym.info import Info
 from fusion_gym.probe import Reading
 
 
@@ -102,7 +103,7 @@ class Episode:
         for name, value in self.settings.items():
             self.actions[name].append(value)
 
-    def info(self, updates: int) -> dict[str, Any]:
+    def info(self, updates: int) -> Info:
         """The figures that a step reports, flat; ``updates`` is the number that the student has had.
 
         Returns:
@@ -124,7 +125,7 @@ class Episode:
             **{f"action/{name}": value for name, value in self.settings.items()},
         }
         success = {"is_success": np.bool_(self.score > self.initial)}
-        return {name: np.float64(value) for name, value in figures.items()} | success
+        return cast(Info, {name: np.float64(value) for name, value in figures.items()} | success)
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes by name, as plain containers of their own."""

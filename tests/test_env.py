@@ -2,6 +2,7 @@ import copy
 import multiprocessing
 import pickle
 import warnings
+from typing import get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-import fusion_gym  # noqa: F401  (registers the ids)
+import fusion_gym
 from fusion_gym.images import write_image
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.observations import OBSERVATIONS, index
@@ -115,6 +116,15 @@ def test_info_is_flat_and_keeps_its_keys_and_types():
         assert {key: type(value) for key, value in info.items()} == {key: type(value) for key, value in first.items()}
 
 
+def test_info_and_instance_have_the_types_that_the_package_names():
+    env = gym.make(FAST)
+    _, first = env.reset(seed=0)
+    for info in (first, env.step(env.action_space.sample())[4]):
+        assert {key: type(value) for key, value in info.items()} == get_type_hints(fusion_gym.Info)
+    instance = env.unwrapped.instance
+    assert {key: type(value) for key, value in instance.items()} == get_type_hints(fusion_gym.Instance)
+
+
 @pytest.mark.parametrize("how", ["fork", "deepcopy", "pickle", "save_state"])
 def test_copies_in_mid_episode_continue_alike(how):
     env = gym.make(FAST).unwrapped
@@ -156,10 +166,23 @@ def test_diverged_student_ends_its_episode_with_the_documented_reward(layer, val
     assert env.observation_space.contains(observation)
 
 
-def test_step_outside_an_episode_is_refused():
-    env = gym.make(FAST).unwrapped
-    with pytest.raises(gym.error.ResetNeeded):
-        env.step(np.zeros(env.action_space.shape, np.float32))
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda env: env.step(np.zeros(env.action_space.shape, np.float32)),
+        lambda env: env.decide(np.zeros(env.action_space.shape, np.float32)),
+        lambda env: env.render(),
+        lambda env: env.save_state(),
+        lambda env: env.instance,
+        lambda env: env.episode,
+        lambda env: env.task,
+        lambda env: env.distiller,
+    ],
+)
+def test_what_needs_an_episode_is_refused_before_one_begins(ask):
+    env = gym.make(FAST, render_mode="rgb_array").unwrapped
+    with pytest.raises(gym.error.ResetNeeded, match="reset"):
+        ask(env)
 
 
 @pytest.mark.parametrize("action", [np.full(6, np.nan, np.float32), np.zeros(5, np.float32)])
