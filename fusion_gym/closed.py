@@ -140,6 +140,7 @@ class _Slope:
     def __init__(self, image: _Image) -> None:
         self.image = image
         self.pixels = torch.zeros_like(image.pixels)
+        self.centred: Tensor | float = 0.0
         self.products: Tensor | None = None
         self.differences: list[Tensor] | None = None
         self.fused: Tensor | None = None
@@ -159,6 +160,8 @@ class _Slope:
     def total(self) -> Tensor:
         """The gradient in the fused images, (N, 1, H, W)."""
         image, slope = self.image, self.pixels
+        if isinstance(self.centred, Tensor):
+            slope += _weighted(self.centred, torch.cat((image.centred, image.sources), dim=1))
         if self.products is not None:
             slope += _from_products(self.products, image.centred, image.sources)
         if self.differences is not None:
@@ -206,11 +209,27 @@ def _joint(local: Tensor, source_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variance, torch.addcmul(cross, mean, source_mean, value=-1)
 
 
-def _to_moments(mean: Tensor, source_mean: Tensor, in_variance: Tensor, in_covariance: Tensor) -> Tensor:
-    """The slope in local moments, (N, 4, ...), from that in the variances and covariances, (N, 2, ...) each."""
-    spread = in_variance.sum(1, keepdim=True)
-    in_mean = (in_covariance * source_mean).sum(1, keepdim=True).addcmul_(mean, spread, value=2).neg_()
-    return torch.cat((in_mean, spread, in_covariance), dim=1)
+def _weighted(weights: Tensor, maps: Tensor) -> Tensor:
+    """Sums of maps, (N, C, ...) to (N, 1, ...), by weights, (N, C)."""
+    return (weights[:, None] @ maps.flatten(2)).view(-1, 1, *maps.shape[2:])
+
+
+class _Moments(NamedTuple):
+    """What two values, one of each source, owe to the local moments, (N, 2, ...) each."""
+
+    in_mean: Tensor
+    in_variance: Tensor
+    in_covariance: Tensor
+
+    def slope(self, slope: Tensor) -> Tensor:
+        """The slope in local moments, (N, 4, ...), from that in the values, (N, 2)."""
+        in_covariance = self.in_covariance * _each(slope, self.in_covariance)
+        return torch.cat((_weighted(slope, self.in_mean), _weighted(slope, self.in_variance), in_covariance), dim=1)
+
+
+def _through(mean: Tensor, source_mean: Tensor, in_variance: Tensor, in_covariance: Tensor) -> Tensor:
+    """What variances and covariances owe to the local means."""
+    return (in_variance * mean).mul_(-2).addcmul_(in_covariance, source_mean, value=-1)
 
 
 def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -263,8 +282,9 @@ def _entropy(shares: Tensor) -> tuple[Tensor, Tensor]:
     return (shares * logarithms).sum(-1), logarithms.sub_((shares >= _NONE).to(shares.dtype), alpha=1 / math.log(2))
 
 
-def _each(slope: Tensor) -> Tensor:
-    return slope[..., None, None]
+def _each(figures: Tensor, maps: Tensor) -> Tensor:
+    """Figures of images, (N, ...), in the shape of maps, (N, ..., H, W)."""
+    return figures.view(*figures.shape, *[1] * (maps.dim() - figures.dim()))
 
 
 def _similarity(image: _Image) -> tuple[Tensor, Pull]:
@@ -272,20 +292,19 @@ def _similarity(image: _Image) -> tuple[Tensor, Pull]:
     offset, source_variance = image.known.similarity
     local, variance, covariance = _joint(box(image.products), offset)
     mean, source_mean = local + image.mean, offset + image.known.mean
-    light = (mean * source_mean).add_(_C1 / 2)
     squares = (source_mean * source_mean).addcmul_(mean, mean).add_(_C1)
     spread = (source_variance + variance).add_(_C2)
+    inverse = (squares * spread).reciprocal_().mul_(4)
     covariance.add_(_C2 / 2)
-    inverse = 4 / (squares * spread)
-    ratio = light * inverse
+    ratio = (mean * source_mean).add_(_C1 / 2).mul_(inverse)
     values = ratio * covariance
+    in_mean = covariance.mul_(inverse).mul_(source_mean).sub_((values * mean).div_(squares), alpha=2)
+    in_variance = torch.div(values, spread, out=spread).neg_()
+    moments = _Moments(in_mean.add_(_through(local, offset, in_variance, ratio)), in_variance, ratio)
+    places = values[0, 0].numel()
 
     def pull(slope: Tensor, total: _Slope) -> None:
-        each = _each(slope / values[0, 0].numel())
-        in_mean = (covariance * inverse * source_mean).sub_(2 * values * mean / squares).mul_(each)
-        moments = _to_moments(local, offset, values / spread * -each, ratio * each)
-        moments[:, :1] += in_mean.sum(1, keepdim=True)
-        total.through_products(box_transposed(moments))
+        total.through_products(box_transposed(moments.slope(slope / places)))
 
     return values.mean((2, 3)), pull
 
@@ -298,21 +317,22 @@ def _fidelity(image: _Image) -> tuple[Tensor, Pull]:
     mean, variance, covariance = _joint(_everywhere(products), known.local)
     covariance.clamp_min_(0)
     pulled = covariance * known.gain
-    explained = pulled * covariance
+    explained = covariance.mul_(pulled)
     whole = variance + fidelity.NOISE
     below = explained < variance
     explained = torch.minimum(explained, variance)
     kept = (explained / -whole).log1p_().sum(2).neg_()
+    left = (whole - explained).reciprocal_().mul_(below)
+    in_variance, in_covariance = 1 / whole - left, left.mul_(pulled).mul_(2)
+    moments = _Moments(_through(mean, known.local, in_variance, in_covariance), in_variance, in_covariance)
     present = known.information > 0
     information = known.information.clamp_min(fidelity.EPSILON)
 
     def pull(slope: Tensor, total: _Slope) -> None:
-        each = torch.where(present, slope / information, 0.0)[..., None]
-        left = below / (whole - explained)
-        moments = _to_moments(mean, known.local, (1 / whole - left).mul_(each), (left * pulled).mul_(2 * each))
         sizes = [scale.shape[2:] for scale in scales]
         places = [[side - len(window) + 1 for side in size] for size, window in zip(sizes, _WINDOWS, strict=True)]
-        parts = moments.split([math.prod(each) for each in places], dim=2)
+        gathered = moments.slope(torch.where(present, slope / information, 0.0))
+        parts = gathered.split([math.prod(place) for place in places], dim=2)
         slopes = [
             unslide(part.unflatten(2, place), window, size)
             for part, place, window, size in zip(parts, places, _WINDOWS, sizes, strict=True)
@@ -341,27 +361,28 @@ def _edge_transfer(image: _Image) -> tuple[Tensor, Pull]:
     ]
     preserved = gains[0] * gains[1] * wanted
     weight = edges.GAIN / wanted.sum((2, 3))
+    values = preserved.sum((2, 3)) * weight
+    preserved *= strength.square().reciprocal_()
+    in_strength, in_angle = (
+        signs.sign_().mul_(preserved).mul_(gain.sub_(1)).mul_(-factor)
+        for signs, gain, factor in (
+            (wanted - strength, gains[0], edges.STRENGTH[1]),
+            (turned * apart, gains[1], -2 / math.pi * edges.ORIENTATION[1]),
+        )
+    )
+    in_strength *= ratio
 
     def pull(slope: Tensor, total: _Slope) -> None:
-        each = _each(slope * weight)
-        shares = preserved * each
-        in_ratio, in_turned = (
-            shares * (constants[1] - constants[1] * gain)
-            for gain, constants in zip(gains, (edges.STRENGTH, edges.ORIENTATION), strict=True)
-        )
-        inverse = 1 / strength
-        in_strength = (in_ratio * ratio * (wanted - strength).sign_()).sum(1, keepdim=True).mul_(inverse * inverse)
-        in_angle = (
-            (in_turned * turned.sign() * apart.sign()).sum(1, keepdim=True).mul_(inverse * inverse * (-2 / math.pi))
-        )
+        each = slope * weight
+        along, turning = _weighted(each, in_strength), _weighted(each, in_angle)
         total.through_differences(
             *_from_sobel(
-                torch.addcmul(across * in_strength, down, in_angle, value=-1),
-                torch.addcmul(down * in_strength, across, in_angle),
+                torch.addcmul(across * along, down, turning, value=-1),
+                torch.addcmul(down * along, across, turning),
             )
         )
 
-    return preserved.sum((2, 3)) * weight, pull
+    return values, pull
 
 
 def _correlation_of_differences(image: _Image) -> tuple[Tensor, Pull]:
@@ -374,10 +395,9 @@ def _correlation_of_differences(image: _Image) -> tuple[Tensor, Pull]:
     values = covariances * scale
 
     def pull(slope: Tensor, total: _Slope) -> None:
-        size = x[0].numel()
         falling = torch.where(variances >= FLAT, slope * values / variances.clamp_min(FLAT), 0.0).flip(1)
-        shares = sources * _each(slope * scale / size) - without * _each(falling / size)
-        total.pixels += shares.sum(1, keepdim=True)
+        in_sources = slope * scale + falling
+        total.centred += torch.cat((-falling.sum(1, keepdim=True), in_sources), dim=1) / x[0].numel()
 
     return values.clone(), pull
 
@@ -387,7 +407,8 @@ def _deviation(image: _Image) -> tuple[Tensor, Pull]:
     value = image.variance.sqrt()
 
     def pull(slope: Tensor, total: _Slope) -> None:
-        total.pixels.addcmul_(image.centred, (slope * _inverse(value) / image.centred[0].numel()).view(-1, 1, 1, 1))
+        each = slope * _inverse(value) / image.centred[0].numel()
+        total.centred += F.pad(each[:, None], (0, 2))
 
     return value.clone(), pull
 
@@ -436,7 +457,7 @@ def _information(image: _Image) -> tuple[Tensor, Pull]:
     codes = low[:, None] * BINS + known.columns
     joint = share.new_zeros(*codes.shape[:2], BINS * BINS)
     joint.scatter_add_(2, codes, (1 - share)[:, None].expand(codes.shape))
-    joint.scatter_add_(2, codes + BINS, share[:, None].expand(codes.shape))
+    joint[..., BINS:].scatter_add_(2, codes, share[:, None].expand(codes.shape))
     joint /= pixels
     rows = joint[:, 0].view(-1, BINS, BINS).sum(2)
     entropy, row_slope = _entropy(rows)
@@ -483,10 +504,11 @@ def _excess(image: _Image) -> tuple[Tensor, Pull]:
     bound = image.known.bound
     across, down, steep = _coarse(image.centred)
     beyond = (steep / bound - invention.MARGIN).relu_()
+    each = _inverse(steep).div_(bound).mul_(beyond > 0)
+    slopes = _from_coarse(across.mul_(each), down.mul_(each))
 
     def pull(slope: Tensor, total: _Slope) -> None:
-        each = (beyond > 0) * (slope / beyond[0].numel()).view(-1, 1, 1, 1) / bound * _inverse(steep)
-        total.pixels += _from_coarse(across * each, down * each)
+        total.pixels.addcmul_(slopes, _each(slope / beyond[0].numel(), slopes))
 
     return beyond.mean((1, 2, 3)), pull
 
