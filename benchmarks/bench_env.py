@@ -103,7 +103,7 @@ def bench_update(args: argparse.Namespace) -> dict[str, Any]:
     for name in ("update", "plain update"):
         student = read_student(weights_of("tiny")).train().requires_grad_(True)
         made[name] = Distiller(bank, student, 1e-3, 8, 10_000, torch.Generator().manual_seed(0), "metrics")
-    made["plain update"].self_loss = SelfLoss(lambda fused, ir, vi, _: plain_loss(fused, ir, vi), lambda ir, vi: ())
+    made["plain update"].self_loss = SelfLoss(lambda fused, ir, vi, _: plain_loss(fused, ir, vi))
     batch = made["update"].batch()
     ir, vi, _ = batch.images.split(1, dim=1)
     leaf = ((ir + vi) / 2).requires_grad_()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,15 +23,11 @@ from fusion_gym.modes import settled
 from fusion_gym.objective import keep, metric_loss
 from fusion_gym.optimizer import Adam
 from fusion_gym.randomness import a_seed, seeded
-from fusion_gym.tensors import Fuse, joined, mapped, unit
+from fusion_gym.tensors import Fuse, joined, unit
 
 
 def _simple_loss(fused: Tensor, ir: Tensor, vi: Tensor, kept: Any) -> Tensor:
     return self_loss(fused, self_targets(ir, vi))
-
-
-def _nothing(ir: Tensor, vi: Tensor) -> tuple[()]:
-    return ()
 
 
 @dataclass(frozen=True)
@@ -43,16 +40,15 @@ class SelfLoss:
     """
 
     loss: Callable[[Tensor, Tensor, Tensor, Any], Tensor]
-    keep: Callable[[Tensor, Tensor], Any]
+    keep: Callable[[Tensor, Tensor], Any] | None = None
 
 
 GuideLoss = Callable[[Tensor, Tensor], Tensor]
 SELF_LOSSES: dict[str, SelfLoss] = {
-    "simple": SelfLoss(_simple_loss, _nothing),
+    "simple": SelfLoss(_simple_loss),
     "metrics": SelfLoss(metric_loss, keep),
 }
-KEPT_AT_ONCE = 32  # patches in one computation of what is kept
-KEPT_AT_MOST = 2**24  # pixels of patches, at some 55 bytes each; of a larger bank nothing is kept
+KEPT_AT_MOST = 2**23  # pixels of patches in one process, at some 55 bytes each; of a larger bank nothing is kept
 LEAST_PATCH = {"simple": 16, "metrics": METRICS["VIF"].min_side}  # sides of the patches, in pixels
 GRADIENT_LIMIT = 5.0
 FINAL_LEARNING_RATE = 0.05  # of the initial one, reached by a cosine
@@ -81,6 +77,23 @@ class Stats:
     def as_tuple(self) -> tuple[float, float, float]:
         """The figures in the order of the constructor."""
         return self.loss_guide, self.loss_self, self.grad_norm
+
+
+@lru_cache(maxsize=4)
+def _keeper(self_loss: SelfLoss, side: int, device: torch.device) -> Callable[[bytes], Any]:
+    """What gives what is kept of a patch's sources, uint8: computed once for all who learn from it.
+
+    Each patch is computed by itself, so that what comes out does not depend on what was computed with it.
+    """
+
+    @lru_cache(maxsize=KEPT_AT_MOST // side**2)
+    @settled()
+    def kept(sources: bytes) -> Any:
+        pixels = np.frombuffer(sources, np.uint8).reshape(1, 2, side, side)
+        assert self_loss.keep is not None
+        return self_loss.keep(*unit(pixels, device).split(1, dim=1))
+
+    return kept
 
 
 class Batch(NamedTuple):
@@ -135,25 +148,21 @@ class Distiller:
         self.updates = 0
         self.optimizer = Adam(student.parameters(), GRADIENT_LIMIT)
         self._device = next(student.parameters()).device
-        self.kept = self._keep()
 
-    @settled()
-    def _keep(self) -> Any:
-        if self.bank[:, 0].size > KEPT_AT_MOST:
-            return ()
-        parts = []
-        for start in range(0, len(self.bank), KEPT_AT_ONCE):
-            ir, vi = unit(self.bank[start : start + KEPT_AT_ONCE, :2], self._device).split(1, dim=1)
-            parts.append(self.self_loss.keep(ir, vi))
-        return joined(parts)
+    @property
+    def keeps(self) -> bool:
+        """Whether something of the patches is worth keeping, and they are not too many for it."""
+        return self.self_loss.keep is not None and self.bank[:, 0].size <= KEPT_AT_MOST
 
     def batch(self) -> Batch:
         """Draws a batch; what it takes from the generator does not depend on the settings."""
         where, mirrored = torch.rand((2, self.batch_size), generator=self.generator, dtype=torch.float64)
-        index = (where * len(self.bank)).long()
-        images, here = unit(self.bank[index.numpy()], self._device), index.to(self._device)
-        kept = mapped(lambda tensor: tensor.index_select(0, here), self.kept)
-        return Batch(images, (mirrored < 0.5).to(self._device), draw(self.batch_size, self.generator), kept)
+        patches, kept = self.bank[(where * len(self.bank)).long().numpy()], ()
+        if self.keeps:
+            keep = _keeper(self.self_loss, patches.shape[3], self._device)
+            kept = joined([keep(patch[:2].tobytes()) for patch in patches])
+        drawn = draw(self.batch_size, self.generator)
+        return Batch(unit(patches, self._device), (mirrored < 0.5).to(self._device), drawn, kept)
 
     @settled()
     @torch.enable_grad()  # an agent may step the environment inside torch.no_grad, as ARS does
@@ -212,20 +221,15 @@ class Distiller:
 
     @settled()
     def __deepcopy__(self, memo: dict[int, Any]) -> Distiller:
-        """An independent distiller in the same state; the patches and what is kept of them never change: shared."""
-        memo[id(self.bank)], memo[id(self.kept)] = self.bank, self.kept
+        """An independent distiller in the same state; the patches, which never change, are shared."""
+        memo[id(self.bank)] = self.bank
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: all but what is kept of the patches, which is many times as much as these."""
-        return {name: value for name, value in self.__dict__.items() if name != "kept"}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what was pickled; what `torch.inference_mode` makes of it could not be trained on."""
-        self.__dict__ = state | {"kept": ()}
-        self.kept = self._keep()
+        self.__dict__ = state
         if torch.is_inference_mode_enabled():
             self.__dict__ = copy.deepcopy(self).__dict__
 

@@ -50,9 +50,7 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
         student = distiller.student
         kind = f"{student.spec}{'' if _as_one(student.spec) else position}" if isinstance(student, OwnStudent) else ""
         shape = tuple(weight.shape for weight in student.parameters())
-        groups.setdefault((distiller.self_loss, distiller.guide, bool(distiller.kept), kind, *shape), []).append(
-            position
-        )
+        groups.setdefault((distiller.self_loss, distiller.guide, distiller.keeps, kind, *shape), []).append(position)
     stats: dict[int, Stats] = {}
     for members in groups.values():
         alone = len(members) == 1 and isinstance(distillers[members[0]].student, OwnStudent)

@@ -1,6 +1,5 @@
 import copy
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from fusion_gym.distiller import (
     WARM_UP,
     Batch,
     Distiller,
+    SelfLoss,
     batch_losses,
 )
 from fusion_gym.hardening import draw, harden
@@ -92,15 +92,25 @@ def test_what_is_kept_changes_no_training_but_by_rounding(limit, monkeypatch):
     expected = make(self_loss="metrics").advance(HARD, 3)
     monkeypatch.setattr("fusion_gym.distiller.KEPT_AT_MOST", limit)
     distiller = make(self_loss="metrics")
-    assert bool(distiller.kept) == bool(limit)
+    assert bool(distiller.batch().kept) == bool(limit)
+    distiller = make(self_loss="metrics")
     assert distiller.advance(HARD, 3).as_tuple() == pytest.approx(expected.as_tuple(), rel=1e-4)
 
 
-def test_what_is_kept_is_not_pickled_but_computed_again():
-    distiller = make(self_loss="metrics")
-    data = pickle.dumps(distiller)
-    assert len(data) < 10 * distiller.bank.nbytes
-    assert torch.equal(pickle.loads(data).kept.known.bound, distiller.kept.known.bound)
+def test_what_is_kept_of_a_patch_is_computed_once_for_all_who_learn_from_it():
+    computed = []
+
+    def keep(ir, vi):
+        computed.append(ir)
+        return (torch.cat((ir, vi), dim=1),)
+
+    one = make()
+    one.self_loss = SelfLoss(one.self_loss.loss, keep)
+    batch, again = one.batch(), copy.deepcopy(one)
+    again.generator.set_state(make().generator.get_state())
+    for other in (batch, again.batch()):
+        assert torch.equal(other.kept[0], other.images[:, :2])
+    assert len(computed) == len(torch.unique(torch.cat((batch.images, other.images)), dim=0))
 
 
 def test_copies_share_the_patches_and_keep_their_class():
@@ -111,7 +121,6 @@ def test_copies_share_the_patches_and_keep_their_class():
     distiller = Special(some_bank(), Student(4, generator=generator), 1e-3, 4, 40, generator)
     copied = copy.deepcopy(distiller)
     assert copied.bank is distiller.bank
-    assert copied.kept is distiller.kept
     assert type(copied) is Special
 
 
