@@ -315,7 +315,9 @@ WRONG = {
     "in place": (net(lambda x, ir, vi: x + 0 * ir.mul_(0.5)), "in place"),
     "another device": (net(lambda x, *_: x.to("meta")), "on meta"),
     "weights elsewhere": (lambda: Mixture().to("meta"), "on meta"),
-    "chance in evaluation": (net(lambda x, *_: F.dropout(x, 0.1)), "evaluation mode|values from"),
+    "chance in evaluation": (net(lambda x, *_: x * (0.9 + 0.1 * torch.rand(1))), "chance in evaluation mode"),
+    "a seed of its own": (net(lambda x, *_: (torch.manual_seed(0), x)[1]), "seed nothing"),
+    "a state that no file holds": (net(lambda x, *_: x, get_extra_state=lambda self: object()), "files of weights"),
     "one image": (_One, "fails on two tensors"),
     "fails": (net(lambda *_: _raise(RuntimeError("no\nreason"))), "RuntimeError: no reason"),
     "exits": (net(lambda *_: _raise(SystemExit(0))), "SystemExit"),
@@ -364,6 +366,24 @@ def test_a_network_whose_output_is_not_contiguous_trains_as_its_twin(mine):
     mine.Other = net(lambda x, *_: x.transpose(2, 3).contiguous().transpose(2, 3))
     one, other = made(student=MIXTURE), made(student="mine:Other")
     assert same(played(one, actions(one)), played(other, actions(one)))
+
+
+def test_weights_that_wait_for_a_first_image_and_one_network_for_all_are_made_anew_from_the_seed(mine):
+    class Lazy(Mixture):
+        def __init__(self):
+            super().__init__()
+            self.share = nn.LazyConv2d(1, 3, padding=1)
+
+        def forward(self, ir, vi):
+            return torch.lerp(vi, ir, torch.sigmoid(self.share(torch.cat((ir, vi), 1))))
+
+    shared = Mixture()
+    mine.Lazy, mine.shared = Lazy, lambda: shared
+    for spec in ("mine:Lazy", "mine:shared"):
+        env = made(student=spec)
+        wanted = played(env, actions(env))
+        env.reset(seed=3)
+        assert same(played(env, actions(env)), wanted)
 
 
 def test_the_example_is_short():

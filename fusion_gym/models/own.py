@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fusion_gym.archives import ArchiveError, read_tensors
 from fusion_gym.classes import FORM, ClassError, Named, said
@@ -113,14 +115,17 @@ def _named(spec: str) -> Named:
 
 
 def _made(named: Named, seed: int) -> OwnStudent:
+    name = f"The student {named.label!r}"
     try:
         with all_seeded(seed):
             net = named.make("student")
+            if not isinstance(net, nn.Module):
+                raise StudentError(f"{name} is a {type(net).__name__}; it has to be a torch.nn.Module.")
+            if any(is_lazy(weight) for weight in (*net.parameters(), *net.buffers())):
+                _answer(net.eval(), name, _pair(1, *SIZES[0]))  # which lets it see how many weights it needs
     except ClassError as error:
         raise StudentError(str(error)) from error
-    if not isinstance(net, nn.Module):
-        raise StudentError(f"The student {named.label!r} is a {type(net).__name__}; it has to be a torch.nn.Module.")
-    return OwnStudent(net, named).eval()
+    return OwnStudent(_copied(net, f"{name} cannot be copied, as trainings are"), named).eval()  # it may be another's
 
 
 @settled()
@@ -251,17 +256,28 @@ def check(
             raise StudentError(
                 f"{name} makes {_kind(weight)} weights on {weight.device}; make them float32 on the CPU."
             )
-    with seeded(0):
-        tried = _copied(student, f"{name} cannot be copied, as trainings are")
+    with seeded(2**40 + 7):  # no seed that a network may set itself
+        tried = copy.deepcopy(student)
         _check_evaluation(tried, name, 0.0 if new else SLACK)
         if to_train:
             _check_training(tried, name, batch, side)
             _copied(tried, f"{name} cannot be copied once it has been trained")
+            _check_state(tried, name)
 
 
-def _copied(student: OwnStudent, complaint: str) -> OwnStudent:
+def _check_state(student: OwnStudent, name: str) -> None:
+    stream = io.BytesIO()
     try:
-        return copy.deepcopy(student)
+        torch.save(student.net.state_dict(), stream)
+        stream.seek(0)
+        copy.deepcopy(student.net).load_state_dict(torch.load(stream, weights_only=True))
+    except Exception as error:
+        raise StudentError(f"{name} has a state that files of weights do not hold: {said(error)}.") from error
+
+
+def _copied(net: nn.Module, complaint: str) -> nn.Module:
+    try:
+        return copy.deepcopy(net)
     except Exception as error:
         raise StudentError(f"{complaint}: {said(error)}.") from error
 
@@ -270,15 +286,20 @@ def _copied(student: OwnStudent, complaint: str) -> OwnStudent:
 def _check_evaluation(student: OwnStudent, name: str, slack: float) -> None:
     for size in SIZES:
         pair = _pair(2, *(-(-side // student.multiple) * student.multiple for side in size))
-        first = _answer(student, name, pair, "; its attribute `multiple` may say what sides have to be multiples of")
+        before = torch.get_rng_state()
+        first = _answer(
+            student.net, name, pair, "; its attribute `multiple` may say what sides have to be multiples of"
+        )
         least, most = float(first.min()), float(first.max())
         if least < -slack or most > 1 + slack:
             raise StudentError(
                 f"{name} gives values from {least:.3g} to {most:.3g}; end it so that they are in [0, 1]."
             )
-        if not torch.equal(_answer(student, name, pair), first):
-            raise StudentError(f"{name} does not give the same for the same pair in evaluation mode; make it so.")
-        alone = _answer(student, name, (pair[0][:1], pair[1][:1]))
+        if not torch.equal(_answer(student.net, name, pair), first) or not torch.equal(torch.get_rng_state(), before):
+            raise StudentError(
+                f"{name} takes to chance in evaluation mode; have it give the same for the same pair, and seed nothing."
+            )
+        alone = _answer(student.net, name, (pair[0][:1], pair[1][:1]))
         if float((alone - first[:1]).abs().max()) > NOISE:
             raise StudentError(f"{name} does not give the same for a pair alone and in a batch; keep pairs apart.")
 
@@ -304,12 +325,12 @@ def _pair(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     return ir, vi
 
 
-def _answer(student: OwnStudent, name: str, pair: Sequence[Tensor], remedy: str = "") -> Tensor:
+def _answer(net: nn.Module, name: str, pair: Sequence[Tensor], remedy: str = "") -> Tensor:
     """What the bare network gives for a pair, if that is what a student has to give."""
     given = tuple(image.clone() for image in pair)
     shape = tuple(pair[0].shape)
     try:
-        fused = student.net(*given)
+        fused = net(*given)
     except (Exception, SystemExit) as error:
         raise StudentError(
             f"{name} fails on two tensors {shape}, infrared and visible: {said(error)}{remedy}."

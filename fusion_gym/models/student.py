@@ -254,9 +254,10 @@ def save_student(student: Student | OwnStudent, path: str | Path, half: bool = F
         fusion_gym.files.FileError: If the file cannot be written.
     """
     network = student.net if isinstance(student, OwnStudent) else student
-    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    kept = network.state_dict().items()  # what is no tensor is a state of the user's own
+    weights = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in kept}
     if half:
-        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+        weights = {name: value.half() if torch.is_floating_point(value) else value for name, value in weights.items()}
     write_tensors(path, {**student.settings, "weights": weights})
 
 
