@@ -16,7 +16,7 @@ from agents import SHIPPED, load_agent, sb3
 from agents.environments import make_checked
 from agents.scripted import SCHEDULES
 from agents.training.agent_run import AgentRun
-from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, checkpoints, restore
+from agents.training.callbacks import Checkpoint, FusionMetrics, SeededEval, best_of, checkpoints, restore
 from agents.training.evaluation import evaluate, extremes
 from agents.training.runs import WorkerSetup, make_envs
 from fusion_gym.actions import ACTIONS, decode
@@ -251,6 +251,15 @@ def test_a_checkpoint_holds_all_that_continuing_needs(tmp_path):
     assert history.evaluations_timesteps == [0, 6, 12, 18]
     assert [steps for steps, _ in checkpoints(tmp_path)] == [12, 18]
     assert len((tmp_path / "0.monitor.csv").read_text().splitlines()) == 2 + 6
+
+
+def test_a_few_lucky_episodes_make_no_policy_the_best():
+    first = [1.0, 2.0, 3.0, 4.0]
+    lucky = [0.5, 1.5, 2.5, 7.0]  # higher on average, by one episode
+    better = [1.5, 2.4, 3.6, 4.5]
+    assert best_of([first]) == best_of([first, first]) == best_of([first, lucky]) == 0
+    assert best_of([first, lucky, better]) == 2
+    assert best_of([[1.0], [1.1]]) == 1
 
 
 def test_evaluations_see_the_same_students():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,32 @@ class FusionMetrics(BaseCallback):
             self.logger.record("time/env_restarts", restarts)
 
 
+def ahead(returns: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether returns are higher than others' of the same episodes by more than a standard error of the difference."""
+    apart = np.subtract(returns, others)
+    error = apart.std(ddof=1) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+    return bool(apart.mean() > error)
+
+
+def best_of(evaluations: Sequence[Sequence[float]]) -> int:
+    """Which of several policies is the best, by the returns of each: the first, until one is `ahead` of it."""
+    best = 0
+    for number, returns in enumerate(evaluations):
+        if ahead(returns, evaluations[best]):
+            best = number
+    return best
+
+
 class SeededEval(EvalCallback):
     """Evaluation on the same episodes every time, so that evaluations differ by the agent alone.
+
+    A few lucky episodes make no policy the best: see `best_of`.
 
     Args:
         eval_env: Environments to evaluate in.
         seed: Seed of their first episodes.
         folder: Run folder, for ``evaluations.npz``.
-        on_new_best: Called when the mean return is the highest so far.
+        on_new_best: Called when the policy is the best so far.
         freq: Evaluate every so many calls (steps of all environments together count once).
         episodes: Episodes of an evaluation.
     """
@@ -77,14 +96,13 @@ class SeededEval(EvalCallback):
     def _on_step(self) -> bool:
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq:
             return True
-        before = self.best_mean_reward
         self.eval_env.seed(self.seed)
         with atomic_path(self._target) as temporary:
             self.log_path = str(temporary)
             going_on = super()._on_step()
         spread = float(np.std(self.evaluations_results[-1]))
         say(f"{self.num_timesteps} steps: evaluation return {self.last_mean_reward:.2f} ± {spread:.2f}")
-        if self.best_mean_reward > before:
+        if best_of(self.evaluations_results) == len(self.evaluations_results) - 1:
             self._on_new_best()
         return going_on
 

@@ -97,7 +97,7 @@ def write_config(folder: Path, run: AgentRun) -> None:
 
 
 def minutes(env: gym.Env, run: AgentRun, done: int) -> float:
-    """Expected duration of training, evaluations and final comparison, from the speed of two steps."""
+    """Expected duration of imitation, training, evaluations and final comparison, from the speed of two steps."""
     env.reset(seed=0)
     begin = time.perf_counter()
     for _ in range(2):
@@ -105,8 +105,9 @@ def minutes(env: gym.Env, run: AgentRun, done: int) -> float:
     seconds = (time.perf_counter() - begin) / 2
     length = env.get_wrapper_attr("episode_steps")
     freq = run.eval_freq
-    evaluations = run.n_timesteps // freq * run.eval_episodes * length if freq > 0 else 0
-    steps = run.n_timesteps - done + evaluations + 3 * REPORT_EPISODES * length
+    evaluations = (1 + run.n_timesteps // freq) * run.eval_episodes if freq > 0 else 0
+    imitation = 0 if done else run.hyperparams.get("imitate_episodes", 0)
+    steps = run.n_timesteps - done + (imitation + evaluations + 3 * REPORT_EPISODES) * length
     return steps * seconds / min(run.n_envs, os.cpu_count() or 1) / 60
 
 

@@ -67,7 +67,7 @@ def training_page(
         The page.
     """
     series = learning_curves(out)
-    best = best_point(series)
+    best = best_point(out)
     constant = float(np.mean(outcomes["constant"].returns))
     curve = Chart(
         "Learning curve: return of an episode",

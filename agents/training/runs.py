@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import importlib
 import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
@@ -21,6 +22,7 @@ from fusion_gym.stopping import leave_to_parent
 
 from ..environments import full_id
 from .agent_run import AgentRun
+from .callbacks import best_of
 from .vec_envs import VEC_ENVS
 
 INFO_KEYWORDS = ("score", "score_clean", "score_hardened", "diverged")  # columns of the monitor files
@@ -131,15 +133,20 @@ def learning_curves(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
     return series
 
 
-def best_point(series: Mapping[str, tuple[list[float], list[float]]]) -> tuple[float, float] | None:
-    """Step and return of the best evaluation, where the best model is from; None where nothing was evaluated."""
-    return max(zip(*series["evaluation"], strict=True), key=lambda point: point[1]) if "evaluation" in series else None
+def best_point(folder: Path) -> tuple[float, float] | None:
+    """Step and mean return of the best model's evaluation; None where nothing was evaluated."""
+    path = folder / "evaluations.npz"
+    if not path.is_file():
+        return None
+    with np.load(path) as saved:
+        best = best_of(saved["results"])
+        return float(saved["timesteps"][best]), float(saved["results"][best].mean())
 
 
 def draw_learning_curve(folder: Path, constant: float | None = None) -> None:
     """Draws ``learning_curve.png``: `learning_curves`, the best model, and the default constant's return as a line."""
     series = learning_curves(folder)
-    best = best_point(series)
+    best = best_point(folder)
     picture = rendering.plot_curves(
         series,
         "environment steps",
