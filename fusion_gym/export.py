@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fusion_gym.classes import said
 from fusion_gym.cli import Parser, guard
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_write
@@ -108,6 +109,24 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def _exporting(how: str) -> Iterator[None]:
+    """Says in one sentence that torch cannot write a network, which may be anyone's."""
+    try:
+        yield
+    except Exception as error:  # torch's exporters raise classes of all kinds
+        raise ExportError(f"torch cannot write the network {how}: {said(error)}.") from error
+
+
+def _scripted(network: nn.Module, example: tuple[Tensor, Tensor]) -> torch.jit.ScriptModule:
+    """The network as TorchScript; by what it does with an example where its code is not of that language."""
+    try:
+        return torch.jit.script(network)
+    except Exception:
+        with _exporting("as TorchScript"):
+            return torch.jit.trace(network, example, check_trace=False)  # what holds for the example only is found out
+
+
 @settled()
 @torch.no_grad()
 def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = False) -> Any:
@@ -121,7 +140,7 @@ def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = F
         colour: Whether the visible image and the result are RGB.
 
     Raises:
-        ExportError: If ONNX is not installed.
+        ExportError: If ONNX is not installed, or torch cannot export the network.
     """
     try:
         import onnx
@@ -134,7 +153,7 @@ def onnx_model(student: nn.Module, metadata: Mapping[str, str], colour: bool = F
     generator = torch.Generator().manual_seed(1)
     # Two tensors, for the exporter takes one tensor given twice as one input.
     example = tuple(torch.rand(2, count, 48, 64, generator=generator) for count in (1, 3 if colour else 1))
-    with _quiet():
+    with _quiet(), _exporting("as ONNX"):
         program = torch.onnx.export(
             network,
             example,
@@ -163,13 +182,15 @@ def onnx_deviation(model: bytes, student: nn.Module, colour: bool = False) -> fl
 
     Raises:
         fusion_gym.runtime.OnnxError: If ONNX Runtime is not installed or cannot load the model.
+        ExportError: If the model fails at a size.
     """
     session = onnx_session(model, threads=1)
     network = (WithColour(student) if colour else student).eval()
-    return max(
-        float(np.abs(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0] - network(ir, vi).numpy()).max())
-        for ir, vi in parity_pairs(3 if colour else 1)
-    )
+    with _exporting("as ONNX for images of any size"):
+        return max(
+            float(np.abs(session.run(None, {"ir": ir.numpy(), "vi": vi.numpy()})[0] - network(ir, vi).numpy()).max())
+            for ir, vi in parity_pairs(3 if colour else 1)
+        )
 
 
 @settled()
@@ -216,12 +237,12 @@ def export_torchscript(student: nn.Module, path: str | Path, colour: bool = Fals
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and still what many runtimes load
         stream = io.BytesIO()  # torch's own writer of files ends the process where a disk is full
-        torch.jit.save(torch.jit.script(network), stream)
+        pairs = list(parity_pairs(3 if colour else 1))
+        torch.jit.save(_scripted(network, pairs[-1]), stream)
         stream.seek(0)
         loaded = torch.jit.load(stream)
-        deviation = max(
-            float((loaded(ir, vi) - network(ir, vi)).abs().max()) for ir, vi in parity_pairs(3 if colour else 1)
-        )
+        with _exporting("as TorchScript for images of any size"):
+            deviation = max(float((loaded(ir, vi) - network(ir, vi)).abs().max()) for ir, vi in pairs)
     _require(deviation, "TorchScript file")
     atomic_write(path, stream.getvalue())
     return deviation

@@ -26,6 +26,9 @@ from fusion_gym.population import FusionDistillVectorEnv, _as_one
 FAST = "FusionDistillFast-v0"
 SETTINGS = {"teacher": "rule:max", "reference": "rule:max", "episode_steps": 3, "updates_per_step": 2}
 MIXTURE, NET = "mine:Mixture", "mine:Net:width=6"
+SMALL = ["--no-progress", "--seed", "1", "--data", "synthetic-small", "--teacher", "rule:max", "--updates", "4"]
+SMALL += ["--decisions", "2", "--self-loss", "simple", "--env-kwargs", "patch_size=32", "reference=rule:max"]
+SMALL += ["probe_pairs=2", "probe_size=64"]
 UNET = "examples.unet:UNet:width=4"
 
 
@@ -228,6 +231,28 @@ def test_a_torchscript_file_agrees_with_torch_at_odd_sizes(tmp_path):
     assert export.export_torchscript(student, tmp_path / "s.ts") < 1e-4
 
 
+def test_a_network_that_torchscript_cannot_read_is_traced_and_one_that_onnx_cannot_hold_is_kept(
+    tmp_path, monkeypatch, mine, capsys
+):
+    mine.Odd = net(lambda x, *_: x)  # takes any number of images
+    student = begin(NEW, 16, "mine:Odd", torch.Generator().manual_seed(0)).requires_grad_(False)
+    assert export.export_torchscript(student, tmp_path / "s.ts") < 1e-4
+    pytest.importorskip("onnxscript")
+
+    def cannot(*_, **__):
+        raise RuntimeError("no such\noperator")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.onnx, "export", cannot)
+    assert distill.main(["--student", "mine:Odd", *SMALL, "--out", "a"]) == 0
+    assert (
+        "No ONNX file: torch cannot write the network as ONNX: RuntimeError: no such operator."
+        in capsys.readouterr().out
+    )
+    assert export.main(["--student", "mine:Odd:a/student.pt", "--out", "b.onnx"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not Path("b.onnx").exists()
+
+
 def test_agentfuse_has_the_published_number_of_weights_and_operations():
     net = AgentFuse()
     assert sum(weight.numel() for weight in net.parameters()) == 652_385
@@ -236,17 +261,14 @@ def test_agentfuse_has_the_published_number_of_weights_and_operations():
 
 def test_the_commands_take_the_example_from_training_to_fusing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = ["--student", UNET, "--no-progress", "--seed", "1", "--data", "synthetic-small", "--teacher", "rule:max"]
-    short = ["--updates", "4", "--decisions", "2", "--self-loss", "simple", "--env-kwargs", "patch_size=32"]
-    short += ["reference=rule:max", "probe_pairs=2", "probe_size=64"]
-    assert distill.main([*small, *short, "--out", "a"]) == 0
+    assert distill.main(["--student", UNET, *SMALL, "--out", "a"]) == 0
     onnx, weights = Path("a/student.onnx"), f"{UNET}:a/student.pt"
     ir, vi = (np.random.default_rng(seed).integers(0, 256, (37, 51), np.uint8) for seed in (0, 1))
     if onnx.is_file():  # it was held to torch as it was written
         by_onnx, by_torch = (fusion_gym.load_student(spec)(ir, vi).astype(int) for spec in (str(onnx), weights))
         assert np.abs(by_onnx - by_torch).max() <= 1
     assert fuse.main(["--student", weights, "--samples", "--out", "fused", "--no-progress"]) == 0
-    assert train_agent.main([*small, "--dry-run"]) == 0
+    assert train_agent.main(["--student", UNET, "--dry-run"]) == 0
     assert f"student: {UNET}" in capsys.readouterr().out
 
 

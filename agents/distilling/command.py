@@ -14,6 +14,7 @@ from fusion_gym import export, files, report
 from fusion_gym.cli import Parser, called_as, guard, read_yaml
 from fusion_gym.data import load_splits
 from fusion_gym.folders import free_folder, of_run, unused
+from fusion_gym.models.own import OwnStudent
 from fusion_gym.models.student import save_student
 from fusion_gym.outputs import check_outputs
 from fusion_gym.teachers import check_folder, fused_pairs
@@ -99,8 +100,13 @@ def work(config: StudentRun, out: Path, env: gym.Env, agent: Agent, progress: bo
     made = ["student.pt"]
     if all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
         metadata = {**export.describe(student), "config": json.dumps(config.as_dict())}
-        export.export_onnx(student, out / "student.onnx", metadata)
-        made.append("student.onnx")
+        try:
+            export.export_onnx(student, out / "student.onnx", metadata)
+            made.append("student.onnx")
+        except export.ExportError as error:
+            if not isinstance(student, OwnStudent):
+                raise
+            say(f"No ONNX file: {error}")  # a network of the user's own may do what ONNX cannot
     else:
         say("No ONNX file: it needs pip install 'fusion-gym[deploy]', then --resume.")
     curves(log, out)

@@ -167,10 +167,10 @@ def load(spec: str) -> OwnStudent:
     """
     named = _named(spec)
     student = _filled(named) if named.file else _made(named, 0)
+    check(student, to_train=False)
     if not named.file and any(weight.requires_grad for weight in student.parameters()):
         notice = f"The student {spec} is used as its class makes it; {spec}:FILE.pt has the weights of a training."
         warnings.warn(Notice(notice), stacklevel=2)
-    check(student, to_train=False)
     return student.requires_grad_(False)
 
 
