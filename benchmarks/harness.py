@@ -17,11 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.box import SIMPLE
 from rich.table import Table
 from tqdm import trange
 
 from fusion_gym.files import write_json
+from fusion_gym.text import show_table
 
 
 def machine() -> dict[str, Any]:
@@ -94,15 +95,13 @@ def compare(sides: Mapping[str, Callable[[], object]], repetitions: int, label: 
 def show(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints a table: a row for each name, a column for each key of the first row."""
     columns = list(next(iter(rows.values())))
-    table = Table(title=title, title_justify="left")
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
     for name, row in rows.items():
         table.add_row(name, *(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns))
-    console = Console()
-    console.width = max(console.width, 110)  # rich takes 80 where the output is not a terminal
-    console.print(table)
+    show_table(title, table)
 
 
 def save(path: str | Path, results: Mapping[str, Any]) -> None:

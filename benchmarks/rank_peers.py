@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
 from tqdm import tqdm
@@ -30,6 +29,7 @@ from fusion_gym.files import make_folder, write_csv
 from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.report import means, score_outputs
 from fusion_gym.teachers import fuse_pair, load_teacher
+from fusion_gym.text import show_table
 
 GROUPS = {
     "mean rank (9)": REPORTED,
@@ -65,7 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     peers = json.loads(args.peers.read_text())["means"]
     ours = {name: load(spec) for name, _, spec in (method.partition("=") for method in args.methods)}
-    console = Console(width=170)
     for dataset in args.datasets:
         pairs = load_pairs(find_pairs(args.root / dataset, "test"))
         outputs = {name: [fuse_pair(fuse, pair) for pair in tqdm(pairs, desc=name)] for name, fuse in ours.items()}
@@ -73,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             name: row for name, row in peers[dataset].items() if not name.startswith("copy:")
         }
         places = ranks(rows)
-        table = Table(title=f"{dataset}/test, {len(pairs)} pairs")
+        table = Table()
         kept = []
         for name in sorted(rows, key=lambda name: float(np.mean(list(places[name].values())))):
             kept.append(
@@ -94,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             table.add_row(*list(row.values())[:-1], style="bold" if row["ours"] == "yes" else None)
         if args.out is not None:
             write_csv(make_folder(args.out) / f"{dataset}.csv", kept)
-        console.print(table)
+        show_table(f"{dataset}/test, {len(pairs)} pairs", table)
     return 0
 
 

@@ -292,7 +292,15 @@ def fused_pairs(spec: str, pairs: Sequence[ImagePair]) -> list[np.ndarray]:
 
     def compute() -> np.ndarray:
         fuse = load_teacher(spec)
-        shown = tqdm(pairs, desc=f"teacher {plain(spec)}", unit="pair", delay=2, leave=False, disable=None)
+        shown = tqdm(
+            pairs,
+            desc=f"teacher {plain(spec)}",
+            unit="pair",
+            delay=2,
+            leave=False,
+            dynamic_ncols=True,
+            disable=None,
+        )
         return np.concatenate([fuse_pair(fuse, pair, f"The teacher {spec!r}").ravel() for pair in shown])
 
     identity = _identity(spec)

@@ -7,6 +7,10 @@ import contextlib
 import sys
 import unicodedata
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _ERRORS = "fusion_gym.alike"
 _ALIKE = dict(zip("−–—‑×·•↓↑→←’‘“”°≤≥≈", "----x.*v^><''\"\"o<>~", strict=True)) | {"…": "...", "±": "+-", "√": "sqrt"}
@@ -33,6 +37,21 @@ def say(*lines: object, error: bool = False) -> None:
         error: Whether they go to standard error.
     """
     print(*map(plain, lines), sep="\n", file=sys.stderr if error else sys.stdout)
+
+
+def show_table(title: str, table: Table) -> None:
+    """Prints a table in its full width, so that no figure is cut, also where the terminal is narrower or there is none.
+
+    Args:
+        title: A line of its own above the table, which rich would break at the table's width.
+        table: The table; names in it stand as they are.
+    """
+    from rich.console import Console  # loaded only where there is a table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
+    say(title)
+    console.print(table)
 
 
 def _alike(error: UnicodeError) -> tuple[str, int]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import cv2
 import pytest
+from rich.table import Table
 
 from fusion_gym.metrics import REPORTED
 from fusion_gym.synthetic import generate_scenes
+from fusion_gym.text import show_table
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -51,3 +53,15 @@ def test_ranks_are_kept_as_csv_and_shown_with_ours_in_bold(tmp_path, tables, mon
     assert head[0] == "method" and head[-1] == "invented ↓" and head[1:10] == list(REPORTED)
     assert [(row[0], row[10]) for row in rows] == [("good", "1.0"), ("**mean**", "2.0"), ("poor", "3.0")]
     assert rows[1][-1].endswith("%") and rows[0][-1] == rows[2][-1] == "–"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_is_shown_whole_below_a_title_of_one_line_at_any_width(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = Table("method", *REPORTED)
+    table.add_row("a method with [a long] name", *(f"{1234.5 + number}" for number in range(len(REPORTED))))
+    show_table("a title that is longer than the table, " * 4, table)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a title that is longer than the table, " * 4
+    (row,) = (line for line in lines if "a method with [a long] name" in line)
+    assert all(f"{1234.5 + number}" in row for number in range(len(REPORTED)))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from fusion_gym import rendering, report
@@ -22,7 +21,7 @@ from fusion_gym.models.student import read_student
 from fusion_gym.page import NAME, Chart, Line, Page, Scene, action_lines, write_page
 from fusion_gym.page import Table as PageTable
 from fusion_gym.teachers import fuse_pair
-from fusion_gym.text import plain, say
+from fusion_gym.text import plain, say, show_table
 
 from .cells import file_name
 from .intervals import (
@@ -138,12 +137,12 @@ def write(
     for heading, rows in tables.items():
         size = f"{len(results.complete)} seeds x {len(results.instances)} instances"
         title = f"{heading}: {size}, gain on {results.base}"
-        shown = Table(title=plain(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in columns[:ON_SCREEN]:
             shown.add_column(column, justify="left" if column == "agent" else "right", overflow="fold")
         for row in rows:
             shown.add_row(*(plain(cell).replace(" [", "\n[") for cell in row[:ON_SCREEN]))
-        Console(markup=False, emoji=False, highlight=False).print(shown)
+        show_table(title, shown)
     atomic_write(out / "comparison.md", _markdown(results, tables, columns))
     _pictures(results, out)
     scenes = _sheets(results, out, students, ir_range, trusted)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from tqdm import tqdm
@@ -17,7 +16,7 @@ from fusion_gym.data import load_splits
 from fusion_gym.metrics import INVENTED, REPORTED
 from fusion_gym.rules import RULES
 from fusion_gym.teachers import fuse_pair, fused_pairs
-from fusion_gym.text import plain
+from fusion_gym.text import plain, show_table
 
 from .student_run import StudentRun
 
@@ -78,7 +77,7 @@ def judge(student: nn.Module, run: StudentRun, out: Path, progress: bool) -> tup
 
 def show(title: str, table: dict[str, dict[str, float]]) -> None:
     """Prints a table of mean metrics by method, and how much of the teacher's the student has."""
-    shown = Table(title=plain(title), box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Table(box=box.SIMPLE, padding=0)  # 80 columns hold it
     shown.add_column("method", no_wrap=True)
     for name in REPORTED:
         shown.add_column(name, justify="right", no_wrap=True)
@@ -88,7 +87,7 @@ def show(title: str, table: dict[str, dict[str, float]]) -> None:
         shown.add_row(method, *cells, end_section=method == list(table)[-1])
     shares = [report.share(table["student"][name], table["teacher"][name]) for name in REPORTED]
     shown.add_row("of teacher", *("-" if math.isnan(share) else f"{share:.0%}" for share in shares))
-    Console(markup=False, emoji=False, highlight=False).print(shown)  # names of data stand as they are
+    show_table(title, shown)
 
 
 def _short(value: float) -> str:

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
 from fusion_gym.actions import ACTIONS
+from fusion_gym.text import show_table
 
 from .. import Agent
 
@@ -84,7 +84,7 @@ def print_outcomes(title: str, outcomes: Mapping[str, Outcome], base: str = "con
     Returns and final scores are means ± standard deviations over the students. Where ``base`` is among the agents,
     so are the differences from it, student by student, ± the standard error of their mean.
     """
-    table = Table(title=title, box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
     columns = ["agent", "return", "final score", *([f"over {base}"] if base in outcomes else []), "episodes"]
     for name in columns:
         table.add_column(name, justify="left" if name == "agent" else "right")
@@ -99,4 +99,4 @@ def print_outcomes(title: str, outcomes: Mapping[str, Outcome], base: str = "con
             error = np.std(gains, ddof=min(1, len(gains) - 1)) / np.sqrt(len(gains))
             cells.append("" if label == base else f"{gains.mean():+.2f} ± {error:.2f}")
         table.add_row(label, *cells, str(len(outcome.returns)))
-    Console().print(table)
+    show_table(title, table)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
@@ -22,7 +21,7 @@ from fusion_gym.metrics.table import METRICS, definitions
 from fusion_gym.outputs import check_outputs
 from fusion_gym.sources import add_range
 from fusion_gym.tensors import resolve_device
-from fusion_gym.text import plain, say
+from fusion_gym.text import plain, say, show_table
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,13 +68,6 @@ def _arrow(metric: str) -> str:
     return f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}"
 
 
-def _print(table: Table) -> None:
-    """Prints a table in its full width, also where the terminal is narrower or there is none."""
-    console = Console(markup=False, emoji=False, highlight=False)  # names of files stand as they are
-    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
-    console.print(table)
-
-
 def _figure(value: float) -> str:
     return f"{value:#.4g}".rstrip(".")
 
@@ -83,16 +75,14 @@ def _figure(value: float) -> str:
 def show_folder(name: str, values: Values, images: bool) -> None:
     """Prints the table of one folder: the images, their mean and their standard deviation."""
     mean, std = summarise(values)
-    table = Table(
-        title=f"{plain(name)}: {len(values)} images", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
-    )
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("")
     for metric in mean:
         table.add_column(_arrow(metric), justify="right", no_wrap=True)
     rows: Mapping[str, Mapping[str, float]] = {**(values if images else {}), "mean": mean, "± std": std}
     for label, row in rows.items():
         table.add_row(plain(label), *map(_figure, row.values()), end_section=images and label == list(values)[-1])
-    _print(table)
+    show_table(f"{name}: {len(values)} images", table)
 
 
 def show_ranks(scores: Mapping[str, Values]) -> None:
@@ -105,12 +95,7 @@ def show_ranks(scores: Mapping[str, Values]) -> None:
     means = {name: summarise(values)[0] for name, values in shared.items()}
     placed = ranks(means)
     overall = {name: float(np.mean(list(row.values()))) for name, row in placed.items()}
-    table = Table(
-        title=f"means and ranks over the {count} images that all methods have, best first",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("")
     table.add_column("mean rank", justify="right")
     for metric in next(iter(means.values())):
@@ -118,7 +103,7 @@ def show_ranks(scores: Mapping[str, Values]) -> None:
     for name in sorted(overall, key=lambda each: overall[each]):
         cells = (f"{_figure(means[name][metric])} ({rank:g})" for metric, rank in placed[name].items())
         table.add_row(plain(name), f"{overall[name]:.2f}", *cells)
-    _print(table)
+    show_table(f"means and ranks over the {count} images that all methods have, best first", table)
 
 
 def write(scores: Mapping[str, Values], args: argparse.Namespace) -> None:
@@ -159,7 +144,7 @@ def run(args: argparse.Namespace) -> None:
         args.metrics,
         args.convention,
         resolve_device(args.device),
-        lambda stems: tqdm(stems, desc="scoring", unit="pair", disable=hidden),
+        lambda stems: tqdm(stems, desc="scoring", unit="pair", dynamic_ncols=True, disable=hidden),
         args.ir_range,
     )
     write(scores, args)
