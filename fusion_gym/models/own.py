@@ -25,6 +25,7 @@ from fusion_gym.text import Notice, plain
 SHAPES: dict[str, Named] = {"agentfuse": Named("fusion_gym.models.agentfuse", "AgentFuse")}
 SIZES = ((64, 64), (57, 75))  # of the pairs that a network is tried on: height, width
 SLACK = 0.25  # by which what a trained network gives may leave [0, 1], before it is clipped
+ROUNDING = 1e-3  # the same of a new one
 NOISE = 1e-3  # by which rounding may tell pairs of a batch from the same pairs one by one
 
 
@@ -253,12 +254,11 @@ def check(
         raise StudentError(f"{name} has no weights to train{', all are frozen' if weights else ''}.")
     for weight in (*weights, *(value for value in student.buffers() if value.is_floating_point())):
         if weight.dtype != torch.float32 or weight.device.type != "cpu":
-            raise StudentError(
-                f"{name} makes {_kind(weight)} weights on {weight.device}; make them float32 on the CPU."
-            )
+            kind = f"{_kind(weight)} weights on {weight.device}"
+            raise StudentError(f"{name} makes {kind}; make them float32 on the CPU, from where they are moved.")
     with seeded(2**40 + 7):  # no seed that a network may set itself
         tried = copy.deepcopy(student)
-        _check_evaluation(tried, name, 0.0 if new else SLACK)
+        _check_evaluation(tried, name, ROUNDING if new else SLACK)
         if to_train:
             _check_training(tried, name, batch, side)
             _copied(tried, f"{name} cannot be copied once it has been trained")
@@ -287,14 +287,10 @@ def _check_evaluation(student: OwnStudent, name: str, slack: float) -> None:
     for size in SIZES:
         pair = _pair(2, *(-(-side // student.multiple) * student.multiple for side in size))
         before = torch.get_rng_state()
-        first = _answer(
-            student.net, name, pair, "; its attribute `multiple` may say what sides have to be multiples of"
-        )
+        first = _answer(student.net, name, pair, "; an attribute `multiple` may say what sides are to be multiples of")
         least, most = float(first.min()), float(first.max())
         if least < -slack or most > 1 + slack:
-            raise StudentError(
-                f"{name} gives values from {least:.3g} to {most:.3g}; end it so that they are in [0, 1]."
-            )
+            raise StudentError(f"{name} gives values from {least:.3g} to {most:.3g}; have them end up in [0, 1].")
         if not torch.equal(_answer(student.net, name, pair), first) or not torch.equal(torch.get_rng_state(), before):
             raise StudentError(
                 f"{name} takes to chance in evaluation mode; have it give the same for the same pair, and seed nothing."
@@ -306,11 +302,9 @@ def _check_evaluation(student: OwnStudent, name: str, slack: float) -> None:
 
 def _check_training(student: OwnStudent, name: str, batch: int, side: int) -> None:
     student.train()
-    pair = _pair(batch, side, side)
+    pair = [pad_to_multiple(image, student.multiple) for image in _pair(batch, side, side)]
     with torch.enable_grad():
-        fused = _answer(
-            student, name, [pad_to_multiple(image, student.multiple) for image in pair], " in training mode"
-        )
+        fused = _answer(student.net, name, pair, " in training mode")
         try:
             fused.square().mean().backward()
         except Exception as error:
