@@ -121,8 +121,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         * ``self_loss``: "simple" (intensity, gradient, SSIM), or "metrics", which trains by the fusion metrics
           themselves (`fusion_gym.objective`) and takes several times as long.
         * ``guide``: "pixels" (intensity and edges), or "features", by which a student follows its teacher in what
-          ``features`` sees: torchvision's weights of VGG-19, a TorchScript file, ``module:Class``, or "random", a fixed
-          network of random weights (`fusion_gym.features`).
+          ``features`` sees: torchvision's weights of VGG-19, a TorchScript file, or ``module:Class``
+          (`fusion_gym.features`).
         * ``episode_steps``, ``updates_per_step``, ``batch_size``: the budget of an episode.
         * ``patch_size``: side of the patches in pixels. Students of the family see further than the default: give a
           long training 128, for small patches teach what borders look like.

@@ -1,19 +1,17 @@
 """Guidance by features: what a network that is not trained sees in the student's and in the teacher's fused images.
 
-The networks: torchvision's VGG-19 from its file of weights, a TorchScript file, ``module:Class``, or ``random``.
+The networks: torchvision's VGG-19 from its file of weights, a TorchScript file, or ``module:Class``.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fusion_gym.archives import ArchiveError, read_tensors
 from fusion_gym.classes import ClassError, Named, said
@@ -23,7 +21,6 @@ from fusion_gym.runtime import ScriptError, torchscript
 from fusion_gym.stamps import Stamp, stamp
 from fusion_gym.tensors import resolve_device
 
-RANDOM = "random"
 FILES = (".pt", ".pth", ".ts")
 
 
@@ -64,25 +61,6 @@ class Vgg19(nn.Module):
         return [*found, x]
 
 
-class Random(nn.Module):
-    """Three convolutions of random weights, the same everywhere: at full, at half and at quarter resolution."""
-
-    def __init__(self, widths: Sequence[int] = (8, 16, 32)) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        pairs = itertools.pairwise((1, *widths))
-        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Conv2d, *pair, 3, padding=1, bias=False) for pair in pairs)
-        for layer in self.layers:
-            nn.init.kaiming_normal_(layer.get_parameter("weight"), generator=generator)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Features of luminance, (N, 1, H, W) in [0, 1]."""
-        found: list[Tensor] = []
-        for layer in self.layers:
-            found.append(F.relu(layer(F.avg_pool2d(found[-1], 2) if found else image)))
-        return found
-
-
 class FeatureGuide:
     """The guidance loss by a network's features; one for all trainings of a process, for nothing in it changes.
 
@@ -119,8 +97,8 @@ def load_guide(spec: str, device: str = "cpu") -> FeatureGuide:
     """The guidance loss by the features of a network; loaded once for each process, as long as its file stays.
 
     Args:
-        spec: torchvision's weights of VGG-19 or a TorchScript file (.pt, .pth, .ts); ``module:Class``, also with
-            arguments; or ``random``.
+        spec: torchvision's weights of VGG-19 or a TorchScript file (.pt, .pth, .ts), or ``module:Class``, also with
+            arguments.
         device: Where it is to be computed.
 
     Raises:
@@ -133,16 +111,14 @@ def load_guide(spec: str, device: str = "cpu") -> FeatureGuide:
 def _load(spec: str, device: str, _: Stamp) -> FeatureGuide:
     path = Path(spec)
     try:
-        if spec == RANDOM:
-            network: Any = Random()
-        elif path.suffix in FILES and path.is_file():
-            network = _of_file(path)
-        elif path.suffix not in FILES and Named.parse(spec) is not None:
-            network = Named(**vars(Named.parse(spec))).make("network of features")
+        if path.suffix in FILES and path.is_file():
+            network: Any = _of_file(path)
+        elif path.suffix not in FILES and (named := Named.parse(spec)) is not None and not named.file:
+            network = named.make("network of features")
         else:
             raise FeatureError(
-                f"There are no features {spec!r}; give {RANDOM}, a file (.pth: VGG-19's weights or TorchScript), or "
-                "module:Class."
+                f"There are no features {spec!r}; give a file that is there (.pth: VGG-19's weights or TorchScript) "
+                "or module:Class."
             )
     except (ArchiveError, ClassError, ScriptError) as error:
         raise FeatureError(str(error)) from error

@@ -12,11 +12,12 @@ from torch import nn
 
 import fusion_gym  # noqa: F401  (registers the ids)
 from agents.distilling import command as distill
-from fusion_gym.features import RANDOM, FeatureError, Random, Vgg19, _load, load_guide
+from examples.random_features import RandomFeatures
+from fusion_gym.features import FeatureError, Vgg19, _load, load_guide
 from fusion_gym.losses import FEATURE_WEIGHT, feature_loss
 from fusion_gym.population import FusionDistillVectorEnv
 
-FAST = "FusionDistillFast-v0"
+FAST, RANDOM = "FusionDistillFast-v0", "examples.random_features:RandomFeatures"
 SETTINGS = {"teacher": "rule:max", "reference": "rule:max", "episode_steps": 2, "updates_per_step": 2}
 FEATURES = {**SETTINGS, "guide": "features", "features": RANDOM, "actions": ["guidance"]}
 
@@ -32,10 +33,8 @@ def test_the_loss_is_the_share_of_the_teachers_features_that_is_missed():
     assert feature_loss(teacher, teacher).tolist() == [0, 0]
 
 
-def test_the_random_network_is_the_same_everywhere_and_its_guide_too():
-    before = torch.get_rng_state()
-    one, other = Random(), Random()
-    assert torch.equal(torch.get_rng_state(), before)
+def test_the_example_is_the_same_everywhere_and_a_guide_one_for_all():
+    one, other = RandomFeatures(), RandomFeatures()
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     guide = load_guide(RANDOM)
     assert guide is load_guide(RANDOM) is copy.deepcopy(guide) is pickle.loads(pickle.dumps(guide))
@@ -134,6 +133,7 @@ def test_a_wrong_network_of_features_is_refused_in_one_sentence(wrong, says, mon
         ({"guide": "edges"}, "one of pixels, features"),
         ({"guide": "features", "features": "missing.pth"}, "There are no features 'missing.pth'"),
         ({"guide": "features", "features": "vgg"}, "There are no features 'vgg'"),
+        ({"guide": "features", "features": "mine:Net:file.pt"}, "There are no features"),
         ({"guide": "features", "features": "nowhere:Net"}, "No module named 'nowhere'"),
     ],
 )
