@@ -37,6 +37,7 @@ from fusion_gym.conditions import HARDENINGS
 
 INSTANCES: dict[str, dict[str, Any]] = {
     "new, fair": {"start": "new", "deployment": "fair", "learning_rate": 2e-3},
+    "new, mixed, few patches": {"start": "new", "deployment": "mixed", "learning_rate": 2e-3, "patches": 24},
     "clean, noise": {"start": "clean", "deployment": "noise"},
     "clean, contrast, poor teacher": {"start": "clean", "deployment": "contrast", "teacher": "rule:poor"},
     "half, illumination": {"start": "half", "deployment": "illumination"},
