@@ -15,14 +15,17 @@ from fusion_gym.observations import index
 
 WORTH_FOLLOWING = 0.95  # score from which on a teacher is as good as the reference
 GUIDED, LED = 0.3, 0.15  # guidance under such a teacher, and under any other: without any a student sharpens too much
+TOO_SHARP = 2.0  # further guidance for each unit of AG beyond such a teacher's: edges get rims before scores fall
 HARDEST, LEAST = 0.8, 0.2  # strength of the damage that will be met most, and of one that will not be met
 HELD = 0.01  # fall of the clean score, from its best, that doubles the clean share
 Seen = Callable[[str], float]  # a feature's value by name
 
 
 def follow(seen: Seen) -> dict[str, float]:
-    """Twice the guidance where the teacher is worth following."""
-    return {"guidance": GUIDED if seen("teacher_score") > WORTH_FOLLOWING else LED}
+    """Twice the guidance where the teacher is worth following, and more where the student is sharper than that."""
+    if seen("teacher_score") <= WORTH_FOLLOWING:
+        return {"guidance": LED}
+    return {"guidance": min(1.0, GUIDED + TOO_SHARP * max(0.0, seen("ratio_AG") - 1.0))}
 
 
 def weakest(seen: Seen) -> dict[str, float]:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from agents import load_agent
-from agents.feedback import GUIDED, HARDEST, LEAST, LED, RULES, Rule
+from agents.feedback import GUIDED, HARDEST, LEAST, LED, RULES, TOO_SHARP, Rule
 from fusion_gym.actions import ACTIONS, decode
 from fusion_gym.conditions import DEPLOYMENTS, HARDENINGS
 from fusion_gym.observations import OBSERVATIONS, index
@@ -31,6 +31,14 @@ def settings(rule, observation, state=None):
 @pytest.mark.parametrize(("teacher", "guidance"), [(1.0, GUIDED), (0.6, LED)])
 def test_a_good_teacher_is_followed_more_than_others(rule, teacher, guidance):
     assert settings(rule, seen(teacher_score=teacher))[0]["guidance"] == pytest.approx(guidance, abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["follow", "hold", "deployed"])
+def test_a_student_sharper_than_a_good_teacher_is_held_to_it(rule):
+    for sharp, guidance in ((0.9, GUIDED), (1.1, GUIDED + 0.1 * TOO_SHARP), (2.0, 1.0)):
+        found, _ = settings(rule, seen(teacher_score=1.0, ratio_AG=sharp))
+        assert found["guidance"] == pytest.approx(guidance, abs=1e-6)
+    assert settings(rule, seen(teacher_score=0.6, ratio_AG=2.0))[0]["guidance"] == pytest.approx(LED, abs=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["weakest", "hold"])
