@@ -47,7 +47,8 @@ class Deployed(nn.Module):
         plain = sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
         conditioning: Tensor | None = None
         for light in self.light:
-            sources, conditioning = light(sources)
+            gain, offset, conditioning = light(sources)
+            sources = sources * gain + offset
         around = F.pad(sources, (self.margin,) * 4, mode="replicate") if self.margin else sources
         features = self.body(leaky(self.stem(sources)), conditioning)
         fused = self.total(self.gains(features) * self.bases(around)) + self.offset(features)

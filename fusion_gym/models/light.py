@@ -63,14 +63,16 @@ class Light(nn.Module):
         """What to do about `scene_statistics`: log gains by a third, offsets and conditioning, (N, 4 + C, 1, 1)."""
         return self.head(leaky(self.second(leaky(self.first(seen)))))
 
-    def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Gives the sources, (N, 2, H, W), in even light, and what conditions the network, (N, conditioning, 1, 1).
+    def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """What evens the light of the sources, (N, 2, H, W), and what conditions the network.
 
         Parts of an image need the `scene_statistics` of the whole one, ``seen``, (N, 12, 1, 1).
+
+        Returns:
+            Gains and offsets, (N, 2, 1, 1) each, and (N, conditioning, 1, 1).
         """
         if seen is None:
             seen = scene_statistics(*grids(sources))
         found = self.answer(seen)
         gain = torch.exp((3.0 * found[:, :2]).clamp(-2.0, 3.0))
-        offset = seen[:, :2] * (1.0 - gain) + found[:, 2:4]
-        return sources * gain + offset, found[:, 4:]
+        return gain, seen[:, :2] * (1.0 - gain) + found[:, 2:4], found[:, 4:]

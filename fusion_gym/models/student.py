@@ -209,15 +209,15 @@ class Student(nn.Module):
         A student that evens the light needs the whole image's `scene_statistics`, ``seen``, to fuse a part of it.
         """
         height, width = ir.shape[-2:]
-        plain = sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
-        conditioning: Tensor | None = None
-        for light in self.light:
-            sources, conditioning = light(sources, seen)
+        sources = pad_to_multiple(torch.cat((ir, vi), dim=1), self.multiple)
         bases = folded = F.pixel_unshuffle(sources, self.stride)
-        unlit = folded
-        for _ in self.light:
-            unlit = F.pixel_unshuffle(plain, self.stride)
-        first, second = unlit.split([self.cell, self.cell], dim=1)
+        first, second = folded.split([self.cell, self.cell], dim=1)
+        conditioning: Tensor | None = None
+        for light in self.light:  # on the folded sources, so that they are folded once
+            gain, offset, conditioning = light(sources, seen)
+            bases = folded = folded * gain.repeat_interleave(self.cell, 1) + offset.repeat_interleave(self.cell, 1)
+            if self.detail:  # to which an offset is nothing
+                sources = sources * gain
         if self.detail:
             fine = sources - F.avg_pool2d(F.pad(sources, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
             bases = torch.cat((folded, F.pixel_unshuffle(fine, self.stride)), dim=1)
