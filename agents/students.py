@@ -39,7 +39,7 @@ class StudentSettings(Settings):
         batch_size: Patches in an update.
         self_loss: What a student learns by itself from.
         guide: What a student follows its teacher in.
-        features: Of --guide features: VGG-19's weights, TorchScript, or module:Class.
+        features: Of --guide features: VGG-19's weights, TorchScript, module:Class, or teacher.
         env_kwargs: Further arguments of the environment.
         device: auto, cpu or cuda.
     """

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fusion_gym.hardening import Draw, draw, harden
+from fusion_gym.hints import Hints
 from fusion_gym.losses import by_pixels, self_loss, self_targets
 from fusion_gym.metrics import METRICS
 from fusion_gym.models.own import OwnStudent
@@ -127,7 +128,7 @@ class Distiller:
         total_updates: Budget over which the learning rate falls.
         generator: Where every random number comes from (a CPU generator).
         self_loss: L_self, one of `SELF_LOSSES`: "metrics" takes several times as long as "simple".
-        guide: L_guide, per sample, (N,), of the student's and the teacher's outputs.
+        guide: L_guide, per sample, (N,), of the student's and the teacher's outputs, or by the teacher's features.
     """
 
     @settled()
@@ -140,7 +141,7 @@ class Distiller:
         total_updates: int,
         generator: torch.Generator,
         self_loss: str = "simple",
-        guide: GuideLoss = by_pixels,
+        guide: GuideLoss | Hints = by_pixels,
     ) -> None:
         self.bank, self.student, self.generator = bank, student.eval(), generator
         self.learning_rate, self.batch_size, self.total_updates = learning_rate, batch_size, total_updates
@@ -269,7 +270,7 @@ def batch_losses(
     batch: Batch,
     settings: Mapping[str, float | Tensor],
     self_loss: SelfLoss = SELF_LOSSES["simple"],
-    by: GuideLoss = by_pixels,
+    by: GuideLoss | Hints = by_pixels,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses of a batch.
 
@@ -277,7 +278,7 @@ def batch_losses(
     are.
 
     Args:
-        fuse: The student.
+        fuse: The student; with hints it has its features too.
         batch: The batch.
         settings: Guidance and the hardenings' strengths by name, for all samples or (N,).
         self_loss: The self-learning loss.
@@ -287,9 +288,12 @@ def batch_losses(
         The mixed, the guidance and the self-learning loss of each sample, (N,).
     """
     ir, vi, teacher = batch.images.split(1, dim=1)
-    hard = (mirror(image, batch.mirrored) for image in harden(ir, vi, settings, batch.drawn))
+    hard = [mirror(image, batch.mirrored) for image in harden(ir, vi, settings, batch.drawn)]
     fused = mirror(fuse(*hard), batch.mirrored)
-    guide = by(fused, teacher)
+    if isinstance(by, Hints):  # features need not be mirrored where their images are: both see them alike
+        guide = by.of(fuse, hard, [mirror(image, batch.mirrored) for image in (ir, vi)])
+    else:
+        guide = by(fused, teacher)
     own = self_loss.loss(fused, ir, vi, batch.kept)
     return settings["guidance"] * guide + (1 - settings["guidance"]) * own, guide, own
 

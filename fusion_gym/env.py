@@ -14,10 +14,11 @@ from gymnasium import spaces
 from fusion_gym import arguments
 from fusion_gym.actions import ACTIONS, array_of, decode
 from fusion_gym.conditions import DEPLOYMENTS
-from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller, Stats
+from fusion_gym.distiller import LEAST_PATCH, SELF_LOSSES, Distiller, GuideLoss, Stats
 from fusion_gym.docstrings import filled, numbered
 from fusion_gym.episode import Episode
 from fusion_gym.features import load_guide
+from fusion_gym.hints import TEACHER, Hints, load_hints
 from fusion_gym.info import Instance
 from fusion_gym.losses import by_pixels
 from fusion_gym.memory import keep_freed_memory
@@ -122,7 +123,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
           themselves (`fusion_gym.objective`) and takes several times as long.
         * ``guide``: "pixels" (intensity and edges), or "features", by which a student follows its teacher in what
           ``features`` sees: torchvision's weights of VGG-19, a TorchScript file, or ``module:Class``
-          (`fusion_gym.features`).
+          (`fusion_gym.features`); or "teacher", where both are ``module:Class`` with a method ``features(ir, vi)``,
+          and the student's follow the teacher's (`fusion_gym.hints`).
         * ``episode_steps``, ``updates_per_step``, ``batch_size``: the budget of an episode.
         * ``patch_size``: side of the patches in pixels. Students of the family see further than the default: give a
           long training 128, for small patches teach what borders look like.
@@ -198,17 +200,24 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         self.self_loss = arguments.one_of("self_loss", self_loss, SELF_LOSSES)
         if (arguments.one_of("guide", guide, GUIDES) == "features") != (features is not None):
             raise ValueError(f"guide={guide!r} and features={features!r} do not go together; give both, or neither.")
-        self.guide = by_pixels if features is None else load_guide(features, resolve_device(device))
         self.episode_steps = arguments.whole("episode_steps", episode_steps, 1)
         self.updates_per_step = arguments.whole("updates_per_step", updates_per_step, 1)
         self.batch_size = arguments.whole("batch_size", batch_size, 1, arguments.MOST_IMAGES)
         patch_size = arguments.whole("patch_size", patch_size, LEAST_PATCH[self.self_loss])
+        self.guides: dict[str, GuideLoss | Hints] = dict.fromkeys(self.teachers, by_pixels)  # by teacher
+        if features == TEACHER:
+            self.guides = {name: load_hints(name, patch_size, device) for name in self.teachers}
+        elif features is not None:
+            self.guides = dict.fromkeys(self.teachers, load_guide(features, device))
         self.starts = arguments.choices("start", start, str)
         for each in dict.fromkeys(self.starts):  # a start may be named again, to be drawn more often
             for width in self.student_widths:
                 begun = begin(each, width, self.student, torch.Generator())  # a mistake shows here
                 if isinstance(begun, OwnStudent):
                     own.check(begun, min(self.batch_size, 2), patch_size, each == NEW)
+                for hints in self.guides.values():
+                    if isinstance(hints, Hints):
+                        hints.check(begun, student)
         self.patches = None if patches is None else arguments.whole("patches", patches, 1)
         self.action_names, self.fixed = arguments.components(actions, fixed or {})
         self.hidden, self.sparse_reward = arguments.features(hidden), bool(sparse_reward)
@@ -386,7 +395,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             self.episode_steps * self.updates_per_step,
             generator,
             self.self_loss,
-            self.guide,
+            self.guides[self.instance["teacher"]],
         )
         self.ahead = None
 

@@ -19,7 +19,7 @@ from fusion_gym.losses import feature_loss
 from fusion_gym.modes import settled
 from fusion_gym.runtime import ScriptError, torchscript
 from fusion_gym.stamps import Stamp, stamp
-from fusion_gym.tensors import resolve_device
+from fusion_gym.tensors import resolve_device, several
 
 FILES = (".pt", ".pth", ".ts")
 
@@ -76,8 +76,8 @@ class FeatureGuide:
     def __call__(self, fused: Tensor, teacher: Tensor) -> Tensor:
         """Loss per sample, (N,), of the student's and the teacher's fused images, (N, 1, H, W)."""
         with torch.no_grad():
-            wanted = _several(self.network(teacher))
-        return feature_loss(_several(self.network(fused)), wanted)
+            wanted = several(self.network(teacher))
+        return feature_loss(several(self.network(fused)), wanted)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureGuide:
         """The guide itself."""
@@ -86,10 +86,6 @@ class FeatureGuide:
     def __reduce__(self) -> tuple[Callable[..., FeatureGuide], tuple[str, str]]:
         """Pickles as a reference: another process loads the network once."""
         return load_guide, (self.spec, self.device)
-
-
-def _several(features: Any) -> list[Tensor]:
-    return list(features) if isinstance(features, (list, tuple)) else [features]
 
 
 @settled()
@@ -159,7 +155,7 @@ def _check(guide: FeatureGuide) -> None:
     fused = images[0].clone().requires_grad_()
     with torch.enable_grad():
         try:
-            found = _several(guide.network(fused))
+            found = several(guide.network(fused))
         except (Exception, SystemExit) as error:
             raise FeatureError(f"{name} fails on a tensor (2, 1, 64, 64): {said(error)}.") from error
         if not found or not all(isinstance(each, Tensor) and each.is_floating_point() for each in found):

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 SSIM_WINDOW = 7  # `_box_sum` is written for this size
-FEATURE_WEIGHT = 5.0  # of `feature_loss`
+FEATURE_WEIGHT = 5.0  # of `feature_loss` and `hint_loss`
 _C1, _C2 = 0.01**2, 0.03**2
 _TIE = 4.5 / (8 * 255) ** 2  # 8-bit gradients are often equally strong; above rounding and between two 8-bit steps
 
@@ -188,6 +188,26 @@ def feature_loss(fused: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         for ours, theirs in zip(fused, teacher, strict=True)
     ]
     return FEATURE_WEIGHT * torch.stack(shares).mean(0)
+
+
+def hint_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], sizes: Sequence[float]) -> Tensor:
+    """The mean squared distance of a student's and a teacher's features: ``w mean over layers of mean (f - t)² / z``.
+
+    Hints of FitNets, arXiv:1412.6550. z is the same for every sample: features of a flat patch may all be zero.
+
+    Args:
+        student: Features of what the student sees, (N, ...) each.
+        teacher: The teacher's, of the clean pairs, of the same shapes.
+        sizes: z of each layer, the usual mean square of the teacher's features, so that the layers count alike.
+
+    Returns:
+        Loss per sample, (N,); differentiable in ``student``.
+    """
+    distances = [
+        (ours - theirs).square().flatten(1).mean(1) / size
+        for ours, theirs, size in zip(student, teacher, sizes, strict=True)
+    ]
+    return FEATURE_WEIGHT * torch.stack(distances).mean(0)
 
 
 def guide_loss(fused: Tensor, teacher: Tensor, teacher_gradient: Tensor) -> Tensor:

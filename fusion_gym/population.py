@@ -8,7 +8,7 @@ about a sixth less time than the same students one by one; one process per core 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -24,10 +24,11 @@ from fusion_gym.actions import array_of
 from fusion_gym.classes import said
 from fusion_gym.distiller import Distiller, Stats, batch_losses, learning
 from fusion_gym.env import FusionDistillEnv
+from fusion_gym.hints import Hints
 from fusion_gym.models import own
 from fusion_gym.models.own import OwnStudent
 from fusion_gym.modes import settled
-from fusion_gym.tensors import joined
+from fusion_gym.tensors import joined, several
 from fusion_gym.text import Notice
 
 
@@ -48,7 +49,10 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
     groups: dict[tuple[object, ...], list[int]] = {}
     for position, distiller in enumerate(distillers):
         student = distiller.student
-        kind = f"{student.spec}{'' if _as_one(student.spec) else position}" if isinstance(student, OwnStudent) else ""
+        kind = ""
+        if isinstance(student, OwnStudent):
+            as_one = _as_one(student.spec, isinstance(distiller.guide, Hints))
+            kind = f"{student.spec}{'' if as_one else position}"
         shape = tuple(weight.shape for weight in student.parameters())
         groups.setdefault((distiller.self_loss, distiller.guide, distiller.keeps, kind, *shape), []).append(position)
     stats: dict[int, Stats] = {}
@@ -61,19 +65,22 @@ def advance(distillers: Sequence[Distiller], settings: Sequence[Mapping[str, flo
 
 
 @cache
-def _as_one(spec: str) -> bool:
-    """Whether networks of the user's own can be computed as one; that they cannot is said once."""
+def _as_one(spec: str, hints: bool = False) -> bool:
+    """Whether networks of the user's own, or also their features, can be computed as one; that not is said once."""
+
+    def seen(fuse: Any, ir: Tensor, vi: Tensor) -> list[Tensor]:
+        return [fuse(ir, vi), *(fuse.features(ir, vi) if hints else ())]
+
     one, other = (own.begin(None, spec, torch.Generator().manual_seed(seed)).train() for seed in (0, 1))
     try:
         if any(True for _ in one.buffers()):
             raise ValueError("it has buffers, which change as it is trained")
         sources = torch.rand(2, 4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            together = _batched((one, other), 2)(*sources).unflatten(0, (2, 2))
-            apart = [
-                net(*(source.unflatten(0, (2, 2))[at] for source in sources)) for at, net in enumerate((one, other))
-            ]
-        if not torch.allclose(together, torch.stack(apart), atol=1e-4):
+            together = seen(_Together((one, other), 2), *sources)
+            halves = zip((one, other), sources.split(2, dim=1), strict=True)
+            apart = zip(*(seen(net, *half) for net, half in halves), strict=True)
+        if not all(torch.allclose(a, torch.cat(b), 1e-4, 1e-4) for a, b in zip(together, apart, strict=True)):
             raise ValueError("its results are others then")
     except Exception as error:  # torch.func refuses what it cannot do by errors of many kinds; the network is anyone's
         notice = f"The students {spec} are trained one by one, for they cannot be computed as one: {said(error)}."
@@ -101,10 +108,11 @@ def _advance_alike(
     students = [distiller.student for distiller in distillers]
     with learning(*students):
         for _ in range(updates):
+            together = _Together(students, size)
             batch = joined([distiller.batch() for distiller in distillers])
             for distiller in distillers:
                 distiller.chance()  # drawn as by each alone; networks that would use it are trained so
-            figures = batch_losses(_batched(students, size), batch, each, distillers[0].self_loss, distillers[0].guide)
+            figures = batch_losses(together, batch, each, distillers[0].self_loss, distillers[0].guide)
             losses, guide, own_losses = (figure.view(count, size) for figure in figures)
             losses.mean(1).sum().backward()  # the students share no weight: each gets the gradient of its own loss
             norms = [distiller.descend(one["rate"]) for distiller, one in zip(distillers, settings, strict=True)]
@@ -112,23 +120,41 @@ def _advance_alike(
     return [Stats(*row) for row in (sums / updates).tolist()]
 
 
-def _batched(students: Sequence[torch.nn.Module], size: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Students of one shape as one function of the images of all: (K·N·B, 1, H, W), ordered (k, student, sample)."""
-    names = [name for name, _ in students[0].named_parameters()]
-    weights = [torch.stack(layer) for layer in zip(*(student.parameters() for student in students), strict=True)]
+class _Together:
+    """Students of one shape as one student of the images of all: (K·N·B, 1, H, W), ordered (k, student, sample)."""
 
-    def one(layers: list[Tensor], ir: Tensor, vi: Tensor) -> Tensor:
-        fused = functional_call(
-            students[0], dict(zip(names, layers, strict=True)), (ir.flatten(0, 1), vi.flatten(0, 1))
-        )
-        return fused.view_as(ir)
+    def __init__(self, students: Sequence[torch.nn.Module], size: int) -> None:
+        self.students, self.size = students, size
 
-    def fuse(ir: Tensor, vi: Tensor) -> Tensor:
-        apart = (-1, len(students), size)
-        fused = vmap(one, in_dims=(0, 1, 1), out_dims=1)(weights, ir.unflatten(0, apart), vi.unflatten(0, apart))
-        return fused.flatten(0, 2)
+    def __call__(self, ir: Tensor, vi: Tensor) -> Tensor:
+        return self._all(self.students, ir, vi)[0]
 
-    return fuse
+    def features(self, ir: Tensor, vi: Tensor) -> list[Tensor]:
+        return self._all([_Features(student) for student in self.students], ir, vi)
+
+    def _all(self, nets: Sequence[torch.nn.Module], ir: Tensor, vi: Tensor) -> list[Tensor]:
+        names = [name for name, _ in nets[0].named_parameters()]
+        weights = [torch.stack(layer) for layer in zip(*(net.parameters() for net in nets), strict=True)]
+
+        def one(layers: list[Tensor], ir: Tensor, vi: Tensor) -> list[Tensor]:
+            pair = (ir.flatten(0, 1), vi.flatten(0, 1))
+            given = several(functional_call(nets[0], dict(zip(names, layers, strict=True)), pair))
+            return [each.unflatten(0, ir.shape[:2]) for each in given]
+
+        apart = (-1, len(nets), self.size)
+        given = vmap(one, in_dims=(0, 1, 1), out_dims=1)(weights, ir.unflatten(0, apart), vi.unflatten(0, apart))
+        return [each.flatten(0, 2) for each in given]
+
+
+class _Features(torch.nn.Module):
+    """A student's features as a network, which is what `functional_call` takes."""
+
+    def __init__(self, student: torch.nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, ir: Tensor, vi: Tensor) -> list[Tensor]:
+        return cast(OwnStudent, self.student).features(ir, vi)
 
 
 def train_together(envs: Sequence[gym.Env], actions: Sequence[np.ndarray]) -> None:

@@ -24,6 +24,7 @@ from fusion_gym.images import ImageError, read_gray
 from fusion_gym.models import WEIGHTS
 from fusion_gym.models.teacher import Teacher
 from fusion_gym.modes import settled
+from fusion_gym.randomness import all_seeded
 from fusion_gym.rules import RULES
 from fusion_gym.runtime import OnnxError, ScriptError, onnx_session, torchscript
 from fusion_gym.tensors import Fuse, unit
@@ -99,7 +100,8 @@ def _python_class(spec: str) -> Fuse:
         named = Named.parse(spec)
         if named is None or named.file:
             raise TeacherError(f"The teacher {spec!r} is not of the form module:Class or module:Class:key=value.")
-        made = named.make("teacher")
+        with all_seeded(0):  # weights that it draws are the same wherever it is made
+            made = named.make("teacher")
     except ClassError as error:
         raise TeacherError(str(error)) from error
     if not callable(made):

@@ -35,6 +35,11 @@ def unit(pixels: np.ndarray, device: str | torch.device | None = None, dtype: to
     return torch.from_numpy(writable).to(device, dtype) / 255
 
 
+def several(given: Any) -> list[Tensor]:
+    """What a network gives, one tensor or several, as a list."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
 def mapped(do: Callable[..., Tensor], *trees: Any) -> Any:
     """Nested tuples, or named ones, of what a function makes of the tensors at each place of some that are alike."""
     first = trees[0]

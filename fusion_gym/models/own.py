@@ -19,6 +19,7 @@ from fusion_gym.classes import FORM, ClassError, Named, said
 from fusion_gym.models.layers import StudentError, bounded, pad_to_multiple
 from fusion_gym.modes import settled
 from fusion_gym.randomness import a_seed, all_seeded, seeded
+from fusion_gym.tensors import several
 from fusion_gym.text import Notice, plain
 
 # Networks of published shapes that are written here, without weights.
@@ -59,6 +60,11 @@ class OwnStudent(nn.Module):
         height, width = ir.shape[-2:]
         ir, vi = pad_to_multiple(ir, self.multiple).contiguous(), pad_to_multiple(vi, self.multiple).contiguous()
         return bounded(self.net(ir, vi))[..., :height, :width].contiguous()
+
+    def features(self, ir: Tensor, vi: Tensor) -> list[Tensor]:
+        """What the network's own method ``features`` gives for a pair, as `forward` takes it: (N, ...) each."""
+        net: Any = self.net
+        return several(net.features(*(pad_to_multiple(image, self.multiple).contiguous() for image in (ir, vi))))
 
     @torch.no_grad()
     def fuse(self, ir: Tensor, vi: Tensor) -> Tensor:
