@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from agents.distilling.student_run import StudentRun
 from agents.training.agent_run import AgentRun
 from fusion_gym.cli import UserError
 
+STUDENTS = Path(__file__).parents[1] / "benchmarks" / "students"
 SMALL = ["reference=rule:max", "patch_size=32", "probe_pairs=2", "probe_size=64"]
 STUDENT = ["--data", "synthetic-small", "--teacher", "rule:max", "--width", "4", "--batch-size", "2", "--no-progress"]
 STUDENT += ["--updates", "2", "--decisions", "2", "--seed", "3", "--env-kwargs", *SMALL]
@@ -149,6 +151,13 @@ def test_a_checkpoint_is_continued_under_its_own_configuration_only(tmp_path, ca
         one_sentence(capsys, name, "rl_model_8_steps.zip was made with", "put it back")
     (out / "config.yml").write_text(yaml.safe_dump(config))
     assert train_agent.main(["--resume", str(out), "-n", "16", "--no-progress", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("file", sorted(STUDENTS.glob("*.yml")), ids=lambda file: file.stem)
+def test_what_the_shipped_students_were_made_by_is_a_configuration(file, capsys):
+    assert distill_student.main(["--config", str(file), "--data", "synthetic-small", "--dry-run"]) == 0
+    made = yaml.safe_load(capsys.readouterr().out)
+    assert {name: made[name] for name in yaml.safe_load(file.read_text())} == yaml.safe_load(file.read_text())
 
 
 def test_a_comparison_s_dry_run_starts_nothing(tmp_path, capsys, monkeypatch):
