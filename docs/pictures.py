@@ -1,9 +1,13 @@
 #!/usr/bin/env python
-"""Draws the pictures of README and docs from the sample pairs and synthetic scenes: ``python docs/pictures.py``."""
+"""Draws the pictures of README and docs from the sample pairs and synthetic scenes: ``python docs/pictures.py``.
+
+With ``--before FOLDER``, which holds the students' weights of an earlier version, also what became better.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,7 +25,7 @@ from fusion_gym.rendering import contact_sheet, save_picture
 from fusion_gym.report import sheet_rows
 from fusion_gym.synthetic import generate_scene
 from fusion_gym.teachers import builtin_teacher, fuse_pair
-from fusion_gym.tensors import unit
+from fusion_gym.tensors import Fuse, unit
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = ("day", "night", "smoke")
@@ -54,11 +58,25 @@ def hardened(pair: ImagePair, name: str, strength: float) -> ImagePair:
     return ImagePair(name, ir, vi, cv2.cvtColor(vi, cv2.COLOR_GRAY2BGR))
 
 
-def sheet(file: str, shown: Mapping[str, ImagePair], student: str) -> None:
-    """Infrared, visible, teacher and student, side by side."""
-    methods = {"teacher": builtin_teacher(), f"student ({student})": load_student(student)}
+def sheet(file: str, shown: Mapping[str, ImagePair], methods: Mapping[str, Fuse]) -> None:
+    """Infrared, visible and what methods make of them, side by side."""
     outputs = {name: [fuse_pair(fuse, pair) for pair in shown.values()] for name, fuse in methods.items()}
     save_picture(IMAGES / file, contact_sheet(sheet_rows(outputs, list(shown.values())), list(shown)))
+
+
+def beside_teacher(student: str) -> dict[str, Fuse]:
+    """The teacher and a student."""
+    return {"teacher": builtin_teacher(), f"student ({student})": load_student(student)}
+
+
+def before_and_after(folder: Path, students: Sequence[str]) -> dict[str, Fuse]:
+    """Students with the weights in a folder, and as they come with the package."""
+    files = {name: str(folder / f"student_{name}.pt") for name in students}
+    return {
+        f"{name}, {when}": load_student(spec)
+        for name in students
+        for when, spec in (("before", files[name]), ("now", name))
+    }
 
 
 def frame() -> None:
@@ -72,10 +90,15 @@ def frame() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, metavar="FOLDER")
+    before = parser.parse_args().before
     IMAGES.mkdir(exist_ok=True)
     scenes = pairs()
-    sheet("scenes.png", {**real(), "synthetic": scenes["night"]}, "small")
+    sheet("scenes.png", {**real(), "synthetic": scenes["night"]}, beside_teacher("small"))
     damaged = {f"{name} {strength:g}": hardened(scenes["day"], name, strength) for name, strength in DAMAGE.items()}
-    sheet("hardened.png", damaged, "base")
+    sheet("hardened.png", damaged, beside_teacher("base"))
+    if before is not None:
+        sheet("halos.png", real(), before_and_after(before, ("tiny", "base")))
     frame()
     print(f"The pictures are in {IMAGES}.")
