@@ -87,10 +87,12 @@ def main(argv: list[str] | None = None) -> int:
                     "ours": "yes" if name in ours else "no",
                 }
             )
-        for head in list(kept[0])[:-1]:
+        for head in ("method", *REPORTED, *GROUPS, "invented ↓"):
             table.add_column(head, justify="left" if head == "method" else "right")
         for row in kept:
-            table.add_row(*list(row.values())[:-1], style="bold" if row["ours"] == "yes" else None)
+            *cells, invented, ours = row.values()
+            share = f"{float(invented):.2%}" if invented else "–"
+            table.add_row(*cells, share, style="bold" if ours == "yes" else None)
         if args.out is not None:
             write_csv(make_folder(args.out) / f"{dataset}.csv", kept)
         show_table(f"{dataset}/test, {len(pairs)} pairs", table)

@@ -32,14 +32,7 @@ from .page import probe_scene, training_page
 from .runs import WorkerSetup, draw_learning_curve
 
 SUMMARY = "summary.json"
-SHORT = (
-    "data",
-    "ir_range",
-    "teacher",
-    "student",
-    "device",
-    "threads",
-)  # short for some of --env-kwargs
+SHORT = ("data", "ir_range", "teacher", "student", "device", "threads")  # short for some of --env-kwargs
 RESUMED = ("resume", "n_timesteps", "tune", "report", "progress", "dry_run")  # options that a resumed run takes
 
 

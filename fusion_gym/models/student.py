@@ -309,7 +309,9 @@ def read_student(path: str | Path, trusted: Collection[str] = ()) -> Student | O
         shape = {key: value for key, value in saved.items() if key != "weights"}
         student = Student(**shape, generator=torch.Generator())  # of its own: the weights are replaced
         student.load_state_dict(saved["weights"])
-    except (ArchiveError, StudentError) as error:
+    except StudentError:
+        raise
+    except ArchiveError as error:
         raise StudentError(str(error)) from error
     except Exception as error:  # torch raises a class of its own for each kind of damage
         raise StudentError(f"{path} is not a student's weights file, or of another version; train it again.") from error
