@@ -16,6 +16,7 @@ from fusion_gym.classes import ClassError, Named
 from fusion_gym.cli import UserError, nearest
 
 from .feedback import RULES, Rule
+from .forks import Search, is_search, parts
 from .scripted import SCHEDULES, make_schedule
 
 __all__ = ["SHIPPED", "Agent", "load_agent", "settings_of"]
@@ -56,14 +57,18 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
             schedule (`agents.scripted`): ``constant``, ``linear``, ``cosine``, ``cyclic``, ``curriculum``,
             ``epsilon``, ``random``, ``no-teacher``, ``teacher-only``, ``hardening-only``, each also with settings
             (``constant:guidance=0.3,noise=0.5``, ``linear:guidance=1..0``), ``piecewise:FILE.yml``; a rule that sees
-            the state (`agents.feedback`): ``follow``, ``weakest``, ``hold``, ``deployed``; or
-            ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``, made as ``Class.load(FILE, env)``.
+            the state (`agents.feedback`): ``follow``, ``weakest``, ``hold``, ``deployed``; a search on forks
+            (`agents.forks`) among what any of these proposes, ``search:ppo``, or ``search:8:ppo`` for eight
+            proposals where four are usual; or ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``, made as ``Class.load(FILE, env)``.
         env: The environment that the agent is to act in.
         trust: Whether a zip file of unknown origin may be unpickled, that is, may run code of its author's.
 
     Raises:
         UserError: If there is no such agent or it does not fit the environment.
     """
+    if is_search(spec) and not Path(spec).exists():
+        proposals, proposer = parts(spec)
+        return Search(env, load_agent(proposer, env, trust), proposals)
     spec = SHIPPED.get(spec, spec)
     name, _, settings = spec.partition(":")
     if name in SCHEDULES:
@@ -87,6 +92,8 @@ def settings_of(spec: str) -> dict[str, Any]:
         The environment's ``actions``, ``fixed`` and ``hidden``, and ``decisions``, the length of an episode; nothing
         for agents that are not files of ours.
     """
+    if is_search(spec):
+        return settings_of(parts(spec)[1])
     spec = SHIPPED.get(spec, spec)
     if Path(spec).suffix != ".zip":
         return {}

@@ -3,6 +3,8 @@
 
     python benchmarks/headroom.py [--data FOLDER[,FOLDER…]] [--seeds 3] [--updates 20] [--json headroom.json]
 
+Each instance takes some twenty minutes of a core; the file is written after every one, and the command goes on from it.
+
 An agent is worth its training only where no constant is right for all instances, and it is worth more than a rule
 only where something is left above the best rule. For every kind of instance the table has the mean gain of the score
 over an episode, in hundredths, under
@@ -10,6 +12,7 @@ over an episode, in hundredths, under
 * the constant that is best for all instances, and the one that is best for this one, with and without hardening;
 * the best open loop, of schedules over the episode;
 * the best rule that sees the state (`agents.feedback`);
+* the agents that come with the package;
 * a greedy search: at each decision the environment is forked, every candidate is tried, and the best one is taken.
   It is the one that sees the future, and so a bound for those that do not, but for what patience would bring.
 
@@ -19,7 +22,7 @@ and the standard deviation over the seeds, pooled over the agents. Best ones are
 from __future__ import annotations
 
 import argparse
-import itertools
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +35,7 @@ from tqdm import tqdm
 
 from agents import load_agent
 from fusion_gym.actions import encode
-from fusion_gym.cli import guard
+from fusion_gym.cli import UserError, guard
 from fusion_gym.conditions import HARDENINGS
 
 INSTANCES: dict[str, dict[str, Any]] = {
@@ -49,6 +52,7 @@ INSTANCES: dict[str, dict[str, Any]] = {
 GUIDANCE = (0.0, 0.3, 0.8)
 SCHEDULES = ("epsilon", "curriculum", "linear", "cyclic")
 RULES = ("follow", "weakest", "hold", "deployed")
+LEARNED = ("ppo",)
 
 
 def settings(guidance: float, hardening: float | str, clean: float) -> dict[str, float]:
@@ -60,7 +64,7 @@ def settings(guidance: float, hardening: float | str, clean: float) -> dict[str,
 CONSTANTS: dict[str, dict[str, float]] = {
     **{f"guidance {g:g}": settings(g, 0.0, 1.0) for g in GUIDANCE},
     **{f"guidance {g:g}, all": settings(g, 1.0, 0.4) for g in GUIDANCE},
-    **{f"guidance {g:g}, {kind}": settings(g, kind, 0.4) for g, kind in itertools.product(GUIDANCE[:2], HARDENINGS)},
+    **{f"guidance {GUIDANCE[1]:g}, {kind}": settings(GUIDANCE[1], kind, 0.4) for kind in HARDENINGS},
 }
 UNHARDENED = tuple(name for name, values in CONSTANTS.items() if values["clean"] == 1.0)
 
@@ -113,11 +117,40 @@ def row(gains: Mapping[str, np.ndarray], shared: str) -> dict[str, Any]:
     return {
         "shared constant": float(gains[shared].mean()),
         **{kind: float(gains[name].mean()) for kind, name in found.items()},
+        **{name: float(gains[name].mean()) for name in LEARNED},
         "greedy": float(np.mean(gains["greedy"])) if len(gains["greedy"]) else float("nan"),
         "over seeds": noise,
         "best constant": found["constant"],
         "best rule": found["rule"],
     }
+
+
+def earlier(file: Path | None, settings_of: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """The gains that a file has by instance and agent, (seeds,) each.
+
+    Raises:
+        UserError: If they were measured with other settings.
+    """
+    if file is None or not file.is_file():
+        return {}
+    content = json.loads(file.read_text())
+    if content["settings"] != settings_of:
+        raise UserError(f"{file} has figures of other settings; give another --json, or delete that file.")
+    return {name: {agent: np.array(g) for agent, g in row.items()} for name, row in content["gains"].items()}
+
+
+def measured(instance: str, agents: Mapping[str, str], args: argparse.Namespace, bar: tqdm) -> dict[str, np.ndarray]:
+    """Gains on an instance by agent, (seeds,) each; those of the greedy search among them."""
+    arguments = {"teacher": "builtin", "learning_rate": 1e-3, **INSTANCES[instance]}
+    env = gym.make("fusion_gym:FusionDistill-v0", data=args.data, updates_per_step=args.updates, **arguments)
+    runs = {name: [lambda seed, agent=agent: episode(env, agent, seed)] * args.seeds for name, agent in agents.items()}
+    gains: dict[str, list[float]] = {}
+    for name, each in (runs | {"greedy": [lambda seed: greedy(env, seed)] * args.searches}).items():
+        gains[name] = []
+        for seed, run_one in enumerate(each):
+            gains[name].append(run_one(seed))
+            bar.update()
+    return {name: np.array(values) for name, values in gains.items()}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -127,8 +160,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=20, help="updates of a decision; an episode has 16 decisions")
     parser.add_argument("--instances", nargs="+", choices=list(INSTANCES), default=list(INSTANCES), metavar="NAME")
-    parser.add_argument("--searches", type=int, default=1, help="seeds of the greedy search, which costs as much as 14")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument(
+        "--searches", type=int, default=1, help=f"seeds of the greedy search, which costs as much as {len(CONSTANTS)}"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="file for the figures, instance by instance; what it has is not run again"
+    )
     return parser.parse_args(argv)
 
 
@@ -136,31 +173,18 @@ def run(args: argparse.Namespace) -> None:
     """Does what the command line asks."""
     agents = {
         **{name: spec(values) for name, values in CONSTANTS.items()},
-        **{name: name for name in SCHEDULES + RULES},
+        **{name: name for name in SCHEDULES + RULES + LEARNED},
     }
-    gains: dict[str, dict[str, np.ndarray]] = {}
-    with tqdm(total=len(args.instances) * (args.seeds * len(agents) + args.searches), unit="agent") as bar:
-        for instance in args.instances:
-            arguments = {"teacher": "builtin", "learning_rate": 1e-3, **INSTANCES[instance]}
-            env = gym.make(
-                "fusion_gym:FusionDistill-v0",
-                data=args.data,
-                updates_per_step=args.updates,
-                probe_pairs=12,
-                **arguments,
-            )
-            gains[instance] = {}
-            for name, agent in agents.items():
-                values = []
-                for seed in range(args.seeds):
-                    values.append(episode(env, agent, seed))
-                    bar.update()
-                gains[instance][name] = np.array(values)
-            searched = []
-            for seed in range(args.searches):
-                searched.append(greedy(env, seed))
-                bar.update()
-            gains[instance]["greedy"] = np.array(searched)
+    settings_of = {key: value for key, value in vars(args).items() if key not in ("json", "instances")}
+    gains = earlier(args.json, settings_of)
+    left = [instance for instance in args.instances if instance not in gains]
+    with tqdm(total=len(left) * (args.seeds * len(agents) + args.searches), unit="agent") as bar:
+        for instance in left:
+            gains[instance] = measured(instance, agents, args, bar)
+            if args.json:
+                each = {name: {agent: values.tolist() for agent, values in row.items()} for name, row in gains.items()}
+                save(args.json, {"settings": settings_of, "gains": each})
+    gains = {instance: gains[instance] for instance in args.instances}
     means = {name: float(np.mean([each[name].mean() for each in gains.values()])) for name in agents}
     shared = max(CONSTANTS, key=means.__getitem__)
     table = {instance: row(each, shared) for instance, each in gains.items()}
@@ -171,10 +195,6 @@ def run(args: argparse.Namespace) -> None:
     show(
         "Mean over the instances", {name: {"gain": means[name]} for name in sorted(means, key=means.get, reverse=True)}
     )
-    if args.json:
-        settings_of = {key: value for key, value in vars(args).items() if key != "json"}
-        each = {instance: {name: values.tolist() for name, values in rows.items()} for instance, rows in gains.items()}
-        save(args.json, {"settings": settings_of, "rows": table, "gains": each})
 
 
 if __name__ == "__main__":

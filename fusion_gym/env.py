@@ -274,7 +274,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         deployment = DEPLOYMENTS[self.instance["deployment"]]
         self._episode = Episode.begin(self.episode_steps, probe.teacher_score, deployment, settings, stats, reading)
         self._show()
-        return observe(self.episode, self.hidden), self._info()
+        return self.observation(), self._info()
 
     @settled()
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -339,7 +339,15 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             episode.diverge(DIVERGENCE_PENALTY)
         self._show()
         reward = 0.0 if self.sparse_reward and not episode.over else float(POINTS * episode.pay())
-        return observe(episode, self.hidden), reward, episode.over, False, self._info()
+        return self.observation(), reward, episode.over, False, self._info()
+
+    def observation(self) -> np.ndarray:
+        """The observation as it is now, which `reset` or the last `step` gave.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        return observe(self.episode, self.hidden)
 
     def _info(self) -> dict[str, Any]:
         return cast(dict[str, Any], self.episode.info(self.distiller.updates))

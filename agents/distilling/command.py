@@ -21,6 +21,7 @@ from fusion_gym.teachers import check_folder, fused_pairs
 from fusion_gym.text import say
 
 from .. import Agent, load_agent
+from ..forks import Search
 from ..environments import make_checked
 from ..schema import CONFIG, add_options, earlier_run, given, refuse
 from ..students import ENVIRONMENT
@@ -95,6 +96,8 @@ def work(config: StudentRun, out: Path, env: gym.Env, agent: Agent, progress: bo
     say(f"{total} updates in {config.decisions} decisions of {config.agent}, seed {config.seed}; {out}")
     plain: Any = env.unwrapped
     log = train(plain, agent, config, out, progress)
+    if isinstance(agent, Search):
+        say(f"The search's copies have made {agent.updates} further updates.")
     student = plain.distiller.student.cpu()
     save_student(student, out / "student.pt")
     made = ["student.pt"]

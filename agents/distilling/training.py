@@ -57,7 +57,8 @@ def train(env: Any, agent: Agent, run: StudentRun, out: Path, progress: bool) ->
             _check(env, run, (observation, *seen), log, rewards, taken, info)
             env.load_state(saved["env"])
         for number, past in enumerate(seen):  # an agent with a memory comes to where it was
-            action, memory = ask(past, number == 0)
+            _, memory = ask(past, number == 0)
+        action = taken[-1]
     bar = tqdm(
         total=run.steps, initial=len(log) - 1, dynamic_ncols=True, disable=not progress, unit="stretch", desc="distil"
     )

@@ -8,12 +8,13 @@ from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from fusion_gym.cli import UserError
 from fusion_gym.text import say
 
 from .. import load_agent
+from ..forks import is_search
 from ..sb3 import make_model, read_description, save_model
 from ..schema import CONFIG, check_same
 from .agent_run import AgentRun
@@ -28,6 +29,9 @@ EVALUATION_SEED = 1_000_000  # away from the seeds of training
 def begin_with(model: BaseAlgorithm, run: AgentRun, env: gym.Env, envs: VecEnv) -> None:
     """Lets a model's policy begin with what the agent named by ``imitate`` does."""
     spec, episodes = run.hyperparams["imitate"], run.hyperparams.get("imitate_episodes", 16)
+    if is_search(spec):  # it tries its proposals on copies of the environment that it acts in
+        envs = DummyVecEnv([lambda: env])
+        envs.seed(run.seed)
     apart = imitate(model, envs, load_agent(spec, env), episodes, run.seed)
     say(f"The policy begins with what {spec} did in {episodes} episodes; its actions are {apart:.3f} apart.")
 
