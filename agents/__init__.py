@@ -59,7 +59,8 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
             (``constant:guidance=0.3,noise=0.5``, ``linear:guidance=1..0``), ``piecewise:FILE.yml``; a rule that sees
             the state (`agents.feedback`): ``follow``, ``weakest``, ``hold``, ``deployed``; a search on forks
             (`agents.forks`) among what any of these proposes, ``search:ppo``, or ``search:8:ppo`` for eight
-            proposals where four are usual; or ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``, made as ``Class.load(FILE, env)``.
+            proposals where four are usual; or ``module:Class``, made as ``Class(env)``, or ``module:Class:FILE``,
+            made as ``Class.load(FILE, env)``.
         env: The environment that the agent is to act in.
         trust: Whether a zip file of unknown origin may be unpickled, that is, may run code of its author's.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from .search import (
 )
 
 CONSTANT, ORACLE = "best-constant", "best-constant-per-instance"
-OPEN_LOOP, OPTUNA = "open-loop", "open-loop-optuna"
+OPEN_LOOP, OPTUNA, PBT = "open-loop", "open-loop-optuna", "pbt"
 OPEN_LOOPS: dict[str, Callable[[Candidate, Evaluate, int], Found]] = {OPEN_LOOP: cross_entropy, OPTUNA: tree_parzen}
-RIVALS = (CONSTANT, ORACLE, *OPEN_LOOPS)
+RIVALS = (CONSTANT, ORACLE, *OPEN_LOOPS, PBT)
+EXTRAS = {OPTUNA: ("Optuna", "tune"), PBT: ("Ray", "scale")}
 FIRST_SEED = 1_000_000  # block k of a search has this seed + k; far from those that are judged
 
 Instances = Mapping[str, Mapping[str, Any]]  # arguments of the environment by name
@@ -65,8 +67,8 @@ class Rivals:
             label: Tells apart searches of one kind, by other arguments of the environment.
 
         Raises:
-            UserError: If a finished search of other settings is in the way, a student cannot be trained, or Optuna is
-                not installed.
+            UserError: If a finished search of other settings is in the way, a student cannot be trained, or Optuna or
+                Ray is not installed.
         """
         label = f"-{file_name(label)}" if label else ""
         if kind == CONSTANT:
@@ -75,7 +77,7 @@ class Rivals:
         for instance, arguments in instances.items():
             alone = {instance: arguments}
             found[instance] = self._constant(f"{ORACLE}{label}-{file_name(instance)}", alone, oracle_runs)
-            if kind in OPEN_LOOPS:
+            if kind != ORACLE:
                 title = f"{kind}{label}-{file_name(instance)}"
                 found[instance] = self._open_loop(kind, title, alone, oracle_runs, found[instance])
         return found
@@ -88,11 +90,12 @@ class Rivals:
         return self._kept(title, instances, runs, lambda: successive_halving(candidates, evaluate, blocks))
 
     def _open_loop(self, kind: str, title: str, alone: Instances, runs: int, start: Candidate) -> Candidate:
-        search = OPEN_LOOPS[kind]
         try:
+            search = OPEN_LOOPS[kind] if kind in OPEN_LOOPS else _by_populations(*alone.values())
             return self._kept(title, alone, runs, lambda: search(start, self._evaluate(title, alone), runs))
         except ImportError as error:
-            raise UserError(f"{kind} needs Optuna: pip install 'fusion-gym[tune]'.") from error
+            needed, extra = EXTRAS[kind]
+            raise UserError(f"{kind} needs {needed}: pip install 'fusion-gym[{extra}]'.") from error
 
     def _evaluate(self, title: str, instances: Instances) -> Callable[[Sequence[tuple[Candidate, int]]], list[float]]:
         def evaluate(asked: Sequence[tuple[Candidate, int]]) -> list[float]:
@@ -126,3 +129,9 @@ class Rivals:
         )
         say(f"{title}: {shown}; score {found.score:.4f} over {found.blocks} seeds; {record.with_suffix('.yml')}")
         return found.schedule
+
+
+def _by_populations(arguments: Mapping[str, Any]) -> Callable[[Candidate, Evaluate, int], Found]:
+    from .population_based import population_based  # brings Ray with it
+
+    return partial(population_based, arguments=arguments, first=FIRST_SEED)

@@ -180,10 +180,21 @@ class Courses:
 
     def schedule(self, vector: np.ndarray) -> Candidate:
         """The schedule of a vector, each value in [-1, 1]."""
+        return self._curves(vector.reshape(len(self._groups), -1), self._times)
+
+    def settings(self, vector: np.ndarray) -> dict[str, float]:
+        """Physical values by name of a vector with one value in [-1, 1] for each group."""
+        return {name: points[0][1] for name, points in self.schedule(vector).items()}
+
+    def lineage(self, rows: np.ndarray) -> Candidate:
+        """The schedule of settings that were held for one decision each, (decisions, groups)."""
+        return self._curves(rows.T, np.linspace(0, 1, len(rows), endpoint=False))
+
+    def _curves(self, values: np.ndarray, times: np.ndarray) -> Candidate:
         curves = dict(self._start)
-        for group, values in zip(self._groups, vector.reshape(len(self._groups), -1), strict=True):
-            physical = [decode(np.array([value]), group[:1])[group[0]] for value in values]
-            curves |= {name: list(zip(self._times.tolist(), physical, strict=True)) for name in group}
+        for group, row in zip(self._groups, values, strict=True):
+            physical = [decode(np.array([value]), group[:1])[group[0]] for value in row]
+            curves |= {name: list(zip(times.tolist(), physical, strict=True)) for name in group}
         return curves
 
 
@@ -215,7 +226,7 @@ def cross_entropy(start: Candidate, evaluate: Evaluate, blocks: int, parts: int 
         elite = drawn[order[:ELITES]]
         mean = KEEP * mean + (1 - KEEP) * elite.mean(0)
         spread = np.maximum(KEEP * spread + (1 - KEEP) * elite.std(0), LEAST_SPREAD)
-    return _final(trials, [start, courses.schedule(mean)], rounds, blocks - rounds * POPULATION)
+    return finals(trials, [start, courses.schedule(mean)], rounds, blocks - rounds * POPULATION)
 
 
 def tree_parzen(start: Candidate, evaluate: Evaluate, blocks: int, parts: int = 4, seed: int = 0) -> Found:
@@ -249,10 +260,10 @@ def tree_parzen(start: Candidate, evaluate: Evaluate, blocks: int, parts: int = 
         study.tell(trial, trials.mean(number))
     best = sorted(study.trials, key=lambda trial: trial.value or -math.inf, reverse=True)[:3]
     found = [courses.schedule(np.array([trial.params[name] for name in sorted(trial.params)])) for trial in best]
-    return _final(trials, [start, *found], rounds, blocks - rounds)
+    return finals(trials, [start, *found], rounds, blocks - rounds)
 
 
-def _final(trials: Trials, schedules: Sequence[Candidate], first: int, blocks: int) -> Found:
+def finals(trials: Trials, schedules: Sequence[Candidate], first: int, blocks: int) -> Found:
     """Compares the last candidates on the blocks that are left, from the first one on, at least one for each."""
     finalists = [trials.add(schedule) for schedule in schedules]
     left = max(1, math.ceil(blocks / len(finalists)))

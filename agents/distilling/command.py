@@ -21,8 +21,8 @@ from fusion_gym.teachers import check_folder, fused_pairs
 from fusion_gym.text import say
 
 from .. import Agent, load_agent
-from ..forks import Search
 from ..environments import make_checked
+from ..forks import Search
 from ..schema import CONFIG, add_options, earlier_run, given, refuse
 from ..students import ENVIRONMENT
 from .judging import curves, judge
