@@ -3,10 +3,10 @@
 
     python benchmarks/bench_hardening.py [PART ...] [--seeds 2] [--json hardening.json]
 
-Parts: ``noise`` (a clean-trained student, noise alone: is cleaning an image worth something?), ``early`` (the same start,
-960 updates, guidance by strength of all kinds), ``late`` (the student that is shipped, 480 updates). Synthetic scenes,
-the metrics' loss; 24 probe pairs, damaged at strengths of 0.5 and 0.8. In brackets: SSIM with the teacher's output on the
-clean pair.
+Parts: ``noise`` (a clean-trained student, noise alone: is cleaning an image worth something?), ``early`` (the same
+start, 960 updates, guidance by strength of all kinds), ``late`` (the student that is shipped, 480 updates). Synthetic
+scenes, the metrics' loss; 24 probe pairs, damaged at strengths of 0.5 and 0.8. In brackets: SSIM with the teacher's
+output on the clean pair.
 """
 
 from __future__ import annotations

@@ -35,11 +35,15 @@ PATCH, BATCH, RATE, GUIDANCE = 128, 4, 5e-4, 0.3
 WEIGHT = 3.0  # of the term: it begins at half of the objective's loss
 
 
+def mean(images: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Means over so many rows and columns, of what lies within the image."""
+    padding = (sides[0] // 2, sides[1] // 2)
+    return F.avg_pool2d(images, sides, stride=1, padding=padding, count_include_pad=False)
+
+
 def contrast(images: Tensor) -> Tensor:
     """How much brighter than its surroundings each place is, (N, 1, H, W), of images of this shape in [0, 1]."""
-    near, around = (
-        F.avg_pool2d(images, side, stride=1, padding=side // 2, count_include_pad=False) for side in (NEAR, AROUND)
-    )
+    near, around = (mean(mean(images, (side, 1)), (1, side)) for side in (NEAR, AROUND))
     return near - around
 
 
