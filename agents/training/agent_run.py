@@ -47,7 +47,7 @@ class AgentRun(Settings):
     n_timesteps: int = option(10_000, "-n", "--timesteps", shown="of the algorithm's YAML file")
     n_envs: int = option(1, shown="2, or 1 on one core")
     vec_env: str = option("dummy", choices=sorted(VEC_ENVS), shown="")
-    eval_freq: int = option(0, shown="a third of all")
+    eval_freq: int = option(0, shown="half of all")
     eval_episodes: int = 8
     save_freq: int = option(1, shown="a tenth of all")
     env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -101,7 +101,7 @@ class AgentRun(Settings):
         for name, usual in (("n_timesteps", cls.n_timesteps), ("n_envs", min(2, os.cpu_count() or 1))):
             chosen[name] = hyperparams[name] = given.get(name, hyperparams.get(name, usual))
         chosen.setdefault("vec_env", "subproc" if chosen["n_envs"] > 1 else "dummy")
-        chosen.setdefault("eval_freq", chosen["n_timesteps"] // 3)
+        chosen.setdefault("eval_freq", chosen["n_timesteps"] // 2)
         chosen.setdefault("save_freq", max(1, chosen["n_timesteps"] // 10))
         env_kwargs = {**earlier.get("env_kwargs", {}), **given.get("env_kwargs", {})}
         return cls(**{**chosen, "env_kwargs": env_kwargs, "hyperparams": hyperparams, "versions": _versions()})
