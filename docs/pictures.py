@@ -29,6 +29,7 @@ from fusion_gym.tensors import Fuse, unit
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = ("day", "night", "smoke")
+SKIES = ("tno_24", "tno_37")  # sample pairs on which halos and dark corners were to be seen
 DAMAGE = {"blur": 0.5, "noise": 0.5, "illumination": 1.0, "contrast": 1.0}
 
 
@@ -62,6 +63,14 @@ def sheet(file: str, shown: Mapping[str, ImagePair], methods: Mapping[str, Fuse]
     """Infrared, visible and what methods make of them, side by side."""
     outputs = {name: [fuse_pair(fuse, pair) for pair in shown.values()] for name, fuse in methods.items()}
     save_picture(IMAGES / file, contact_sheet(sheet_rows(outputs, list(shown.values())), list(shown)))
+
+
+def full_size(file: str, pair: ImagePair, methods: Mapping[str, Fuse]) -> None:
+    """What methods make of a pair, side by side, pixel by pixel."""
+    fused = [fuse_pair(fuse, pair) for fuse in methods.values()]
+    gap = np.full((fused[0].shape[0], 8), 255, np.uint8)
+    parts = [part for image in fused for part in (image, gap)][:-1]
+    save_picture(IMAGES / file, cv2.cvtColor(np.hstack(parts), cv2.COLOR_GRAY2RGB))
 
 
 def beside_teacher(student: str) -> dict[str, Fuse]:
@@ -100,5 +109,7 @@ if __name__ == "__main__":
     sheet("hardened.png", damaged, beside_teacher("base"))
     if before is not None:
         sheet("halos.png", real(), before_and_after(before, ("tiny", "base")))
+        for name in SKIES:
+            full_size(f"{name}.png", real()[name], before_and_after(before, ("tiny",)))
     frame()
     print(f"The pictures are in {IMAGES}.")
