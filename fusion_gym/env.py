@@ -132,7 +132,8 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         * ``actions``: the components that the agent sets; ``fixed``: physical values of the others.
         * ``hidden``: features of the observation that always read 0; ``sparse_reward``: pays the whole gain at the end
           of the episode, 0 before. Both are for ablations.
-        * ``probe_pairs``, ``probe_size``: crops that the student is scored on, taken from the validation pairs.
+        * ``probe_pairs``, ``probe_size``: crops that the student is scored on, taken from the validation pairs of
+          ``probe_data``, or of ``data`` where that is None: a student may be judged where it did not learn.
         * ``render_mode``: "rgb_array", or "human" for a window that follows the training; closing it does not end that.
         * ``device``: "auto", "cpu", "cuda"; ``threads``: torch's threads in this process, None leaves them.
 
@@ -180,6 +181,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
         threads: int | None = 1,
         render_mode: str | None = None,
         ir_range: Sequence[int] | None = None,
+        probe_data: str | None = None,
     ) -> None:
         self.render_mode = arguments.one_of("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.data = arguments.choices("data", data, str)
@@ -231,6 +233,7 @@ class FusionDistillEnv(gym.Env[np.ndarray, np.ndarray]):
             arguments.whole("probe_size", probe_size, 48),
             self.device,
             self.ir_range,
+            probe_data,
         )
         self._tasks: dict[tuple[str, str], Task] = {
             (source, name): load_task(source, name, reference, *shared)

@@ -51,6 +51,7 @@ def load_task(
     probe_size: int,
     device: str,
     ir_range: tuple[int, int] | None = None,
+    probe_data: str | None = None,
 ) -> Task:
     """Loads data, runs the teacher over it (or finds its outputs in the cache), and prepares the probe.
 
@@ -65,23 +66,26 @@ def load_task(
         probe_size: Side of the probe's crops, in pixels.
         device: Where the probe lives.
         ir_range: Counts of 16-bit infrared images that become black and white; None takes the full range.
+        probe_data: Whose validation pairs the probe is cut from, like ``data``; None takes ``data`` itself.
 
     Raises:
         ValueError: If the data or the teacher cannot be used; the message is one sentence.
     """
-    spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range)
+    probe_data = data if probe_data is None else probe_data
+    spec = (data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range, probe_data)
     models = (file for name in (teacher, reference) for file in files_of(Path(name)))
-    return _load(spec, stamp((*map(Path, sets_of(data)), *models)))
+    return _load(spec, stamp((*map(Path, (*sets_of(data), *sets_of(probe_data))), *models)))
 
 
 @lru_cache(maxsize=32)
 def _load(spec: tuple[Any, ...], _: Stamp) -> Task:
-    data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range = spec
+    data, teacher, reference, patch_size, probe_pairs, probe_size, device, ir_range, probe_data = spec
     splits = load_splits(data, ir_range)
+    judges = splits.val if probe_data == data else load_splits(probe_data, ir_range).val
     check_sides(splits.train, patch_size, "patch_size")  # before the teacher's work
-    check_sides(splits.val, probe_size, "probe_size")
+    check_sides(judges, probe_size, "probe_size")
     train = _stacks(splits.train, teacher)
-    validation = _stacks(splits.val, teacher, reference)
+    validation = _stacks(judges, teacher, reference)
     bank = patch_bank(train, patch_size)
     crops = unit(probe_crops(validation, probe_size, probe_pairs), device)
     return Task(spec, bank, Probe(*crops.split(1, dim=1)))

@@ -324,3 +324,14 @@ def test_raw_counts_become_all_levels_by_their_range(tmp_path):
     assert np.array_equal(pickle.loads(pickle.dumps(clear)).task.bank, clear.task.bank)
     with pytest.raises(ValueError, match="ir_range"):
         gym.make(FAST, **settings, ir_range=[3570, 3000])
+
+
+def test_a_student_may_be_judged_where_it_did_not_learn():
+    at_home, elsewhere = (gym.make(FAST, probe_data=data).unwrapped for data in (None, "synthetic"))
+    for env in (at_home, elsewhere):
+        env.reset(seed=0)
+    assert np.array_equal(at_home.task.bank, elsewhere.task.bank)
+    assert not torch.equal(at_home.task.probe.ir, elsewhere.task.probe.ir)
+    same_data = gym.make(FAST, probe_data=at_home.data[0]).unwrapped
+    same_data.reset(seed=0)
+    assert same_data.task is at_home.task
