@@ -5,7 +5,7 @@ The networks: torchvision's VGG-19 from its file of weights, a TorchScript file,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,32 +144,55 @@ def _of_file(path: Path) -> nn.Module:
     return network
 
 
+def shapes(features: Sequence[Tensor]) -> str:
+    """Shapes of features, for people."""
+    return ", ".join(str(tuple(each.shape)) for each in features)
+
+
+def tried(features: Callable[..., Any], images: Sequence[Tensor], whose: str) -> list[Tensor]:
+    """The features of some images, if they are what features have to be.
+
+    Args:
+        features: What gives them.
+        images: What it takes, (N, 1, H, W) each; it gets copies.
+        whose: Begins the sentence of an error, "The features of ...".
+
+    Raises:
+        FeatureError: If it fails, or gives anything but finite tensors of floats, (N, ...), on the images' device.
+    """
+    try:
+        found = several(features(*(image.clone() for image in images)))
+    except (Exception, SystemExit) as error:
+        raise FeatureError(f"{whose} fail on tensors {tuple(images[0].shape)}: {said(error)}.") from error
+    if not found or not all(isinstance(each, Tensor) and each.is_floating_point() for each in found):
+        kinds = ", ".join(type(each).__name__ for each in found[:3]) or "nothing"
+        raise FeatureError(f"{whose} are {kinds}; give one tensor of floats or several.")
+    if any(each.dim() < 2 or len(each) != len(images[0]) for each in found):
+        raise FeatureError(f"{whose} are {shapes(found[:3])} for two images; give (2, ...).")
+    if any(each.device != images[0].device for each in found):
+        raise FeatureError(f"{whose} are not on {images[0].device}, where the images are; leave them there.")
+    if not all(bool(torch.isfinite(each).all()) for each in found):
+        raise FeatureError(f"{whose} are not finite.")
+    return found
+
+
 def _check(guide: FeatureGuide) -> None:
     """Tries the network on two images.
 
     Raises:
         FeatureError: If it fails, or gives no features that can be compared and learned from.
     """
-    name = f"The network of features {guide.spec!r}"
+    whose = f"The features of {guide.spec!r}"
     images = torch.rand(2, 2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).to(guide.device)
     fused = images[0].clone().requires_grad_()
     with torch.enable_grad():
-        try:
-            found = several(guide.network(fused))
-        except (Exception, SystemExit) as error:
-            raise FeatureError(f"{name} fails on a tensor (2, 1, 64, 64): {said(error)}.") from error
-        if not found or not all(isinstance(each, Tensor) and each.is_floating_point() for each in found):
-            kinds = ", ".join(type(each).__name__ for each in found[:3]) or "nothing"
-            raise FeatureError(f"{name} gives {kinds}; it has to give one tensor of floats or several.")
-        if any(each.dim() < 2 or len(each) != 2 for each in found):
-            shapes = ", ".join(str(tuple(each.shape)) for each in found[:3])
-            raise FeatureError(f"{name} gives {shapes} for two images; it has to give (2, ...).")
+        tried(guide.network, [fused], whose)
         try:
             loss = guide(fused, images[1])
             loss.sum().backward()
         except Exception as error:
-            raise FeatureError(f"{name} cannot be learned from: {said(error)}.") from error
+            raise FeatureError(f"{whose} cannot be learned from: {said(error)}.") from error
     if not torch.isfinite(loss).all() or fused.grad is None or not torch.isfinite(fused.grad).all():
-        raise FeatureError(f"{name} gives values or slopes that are not finite.")
+        raise FeatureError(f"{whose} have slopes that are not finite.")
     if not fused.grad.any():
-        raise FeatureError(f"{name} sees no difference between two images.")
+        raise FeatureError(f"{whose} are alike for different images.")

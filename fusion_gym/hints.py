@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_gym.classes import FORM, said
-from fusion_gym.features import FeatureError
+from fusion_gym.features import FeatureError, shapes, tried
 from fusion_gym.losses import hint_loss
 from fusion_gym.models.own import OwnStudent
 from fusion_gym.models.student import Student
@@ -44,7 +44,7 @@ class Hints:
     def __init__(self, spec: str, features: Callable[[Tensor, Tensor], Any], side: int, device: str) -> None:
         self.spec, self.side, self.device = spec, side, device
         self._features, self._name = features, f"the teacher {spec!r}"
-        found, again = (_tried(features, self._name, self._pair()) for _ in range(2))
+        found, again = (tried(features, self._pair(), f"The features of {self._name}") for _ in range(2))
         if not all(torch.equal(one, other) for one, other in zip(found, again, strict=True)):
             raise FeatureError(f"The features of {self._name} differ from call to call; take no chance there.")
         if not all(bool((one[0] != one[1]).any()) for one in found):
@@ -88,21 +88,21 @@ class Hints:
                 f"features='{TEACHER}' needs a student module:Class with a method features(ir, vi); {spec!r} has none."
             )
         pair = self._pair()
-        wanted = _shapes(self._wanted(pair))
-        tried = copy.deepcopy(student).to(self.device)
+        wanted = shapes(self._wanted(pair))
+        learner = copy.deepcopy(student).to(self.device)
         with seeded(0, self.device), torch.enable_grad():
             for training in (False, True):
-                found = _tried(tried.train(training).features, name, pair)
-                if _shapes(found) != wanted:
+                found = tried(learner.train(training).features, pair, f"The features of {name}")
+                if shapes(found) != wanted:
                     raise FeatureError(
-                        f"The features of {name} are {_shapes(found)}, those of {self._name} {wanted}; "
+                        f"The features of {name} are {shapes(found)}, those of {self._name} {wanted}; "
                         "give the same number and shapes."
                     )
             try:
-                self.of(tried, pair, pair).sum().backward()
+                self.of(learner, pair, pair).sum().backward()
             except Exception as error:
                 raise FeatureError(f"The features of {name} cannot be learned: {said(error)}.") from error
-        slopes = [weight.grad for weight in tried.parameters() if weight.grad is not None]
+        slopes = [weight.grad for weight in learner.parameters() if weight.grad is not None]
         if not any(bool(slope.any()) for slope in slopes) or not all(bool(slope.isfinite().all()) for slope in slopes):
             raise FeatureError(f"The features of {name} cannot be learned: no finite gradient reaches its weights.")
 
@@ -113,29 +113,6 @@ class Hints:
     def __reduce__(self) -> tuple[Callable[..., Hints], tuple[str, int, str]]:
         """Pickles as a reference: another process makes the teacher once."""
         return load_hints, (self.spec, self.side, self.device)
-
-
-def _shapes(features: Sequence[Tensor]) -> str:
-    return ", ".join(str(tuple(each.shape)) for each in features)
-
-
-def _tried(features: Callable[[Tensor, Tensor], Any], name: str, pair: Sequence[Tensor]) -> list[Tensor]:
-    """The features of two pairs, if that is what a method ``features`` has to give."""
-    whose = f"The features of {name}"
-    try:
-        found = several(features(*(image.clone() for image in pair)))
-    except (Exception, SystemExit) as error:
-        raise FeatureError(f"{whose} fail on two tensors {tuple(pair[0].shape)}: {said(error)}.") from error
-    if not found or not all(isinstance(each, Tensor) and each.is_floating_point() for each in found):
-        kinds = ", ".join(type(each).__name__ for each in found[:3]) or "nothing"
-        raise FeatureError(f"{whose} are {kinds}; give one tensor of floats or several.")
-    if any(each.dim() < 2 or len(each) != len(pair[0]) for each in found):
-        raise FeatureError(f"{whose} are {_shapes(found)} for two pairs; give (2, ...).")
-    if any(each.device != pair[0].device for each in found):
-        raise FeatureError(f"{whose} are not on {pair[0].device}, where the pair is; leave them there.")
-    if not all(bool(torch.isfinite(each).all()) for each in found):
-        raise FeatureError(f"{whose} are not finite.")
-    return found
 
 
 @settled()

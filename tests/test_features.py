@@ -104,14 +104,14 @@ def test_a_population_follows_features_as_each_alone():
 
 
 WRONG = {
-    "no tensor": (lambda: lambda image: "a text", "gives str"),
-    "nothing": (lambda: lambda image: [], "gives nothing"),
+    "no tensor": (lambda: lambda image: "a text", "are str"),
+    "nothing": (lambda: lambda image: [], "are nothing"),
     "integers": (lambda: lambda image: (255 * image).long(), "one tensor of floats"),
-    "one for all": (lambda: lambda image: image.mean(0), r"it has to give \(2, ...\)"),
+    "one for all": (lambda: lambda image: image.mean(0), r"give \(2, ...\)"),
     "no slope": (lambda: lambda image: image.detach(), "cannot be learned from"),
-    "blind": (lambda: lambda image: 0 * image, "sees no difference"),
+    "blind": (lambda: lambda image: 0 * image, "are alike for different images"),
     "not finite": (lambda: lambda image: image / 0, "not finite"),
-    "three channels": (lambda: nn.Conv2d(3, 4, 3), "fails on a tensor"),
+    "three channels": (lambda: nn.Conv2d(3, 4, 3), "fail on tensors"),
     "a failing class": (lambda: 1 / 0, "ZeroDivisionError"),
     "changing number": (lambda: lambda image: [image] * (1 + image.requires_grad), "cannot be learned from"),
 }
@@ -245,13 +245,13 @@ def changed(change):
 
 EITHER = {
     "a number": (by(7), r"no method features\(ir, vi\)|has none"),
-    "a sequence of layers": (by(nn.Sequential(nn.Conv2d(1, 4, 3))), "fail on two tensors"),
-    "one image only": (by(lambda net, image: image), "fail on two tensors"),
-    "failing": (by(lambda net, ir, vi: 1 / 0), "fail on two tensors .* ZeroDivisionError"),
+    "a sequence of layers": (by(nn.Sequential(nn.Conv2d(1, 4, 3))), "fail on tensors"),
+    "one image only": (by(lambda net, image: image), "fail on tensors"),
+    "failing": (by(lambda net, ir, vi: 1 / 0), "fail on tensors .* ZeroDivisionError"),
     "a text": (by(lambda net, ir, vi: "a text"), "are str"),
     "nothing": (by(lambda net, ir, vi: []), "are nothing"),
     "whole numbers": (changed(lambda each: (9 * each).long()), "one tensor of floats or several"),
-    "one for all": (changed(lambda each: each.mean(0)), r"for two pairs; give \(2, ...\)"),
+    "one for all": (changed(lambda each: each.mean(0)), r"for two images; give \(2, ...\)"),
     "not finite": (changed(lambda each: each / 0), "are not finite"),
     "another device": (changed(lambda each: each.to("meta")), "are not on cpu"),
 }
