@@ -57,12 +57,14 @@ def bench_step(args: argparse.Namespace) -> dict[str, Any]:
     }
     result = compare(sides, args.repetitions, "step")
     show("Environment step, seconds", result)
+    decisions = gym.make(args.env).unwrapped.episode_steps
     bases = {base: {name: row[base] for name, row in result.items()} for base in ("median", "processor")}
     for base, took in bases.items():
         result[f"by {base}"] = {
             "step / (updates + scoring)": took["step"] / (took["updates"] + took["scoring"]),
             "scoring / step": took["scoring"] / took["step"],
             "ms per update": 1000 * took["updates"] / env.updates_per_step,
+            "students per core-hour": 3600 / (decisions * took["step"]),
         }
     show("Shares", {f"by {base}": result[f"by {base}"] for base in bases})
     return result
