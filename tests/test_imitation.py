@@ -24,7 +24,8 @@ def test_a_policy_does_what_the_rule_does_also_where_it_was_pushed(algo):
     )
 
 
-def test_the_command_says_what_a_policy_begins_with(tmp_path, capsys):
+@pytest.mark.parametrize("teacher", ["deployed", "search:2:deployed"])
+def test_the_command_says_what_a_policy_begins_with(teacher, tmp_path, capsys):
     import train_agent
 
     command = [
@@ -39,8 +40,8 @@ def test_the_command_says_what_a_policy_begins_with(tmp_path, capsys):
         str(tmp_path / "run"),
     ]
     tiny = [f"{key}={value}" for key, value in TINY.items()]
-    settings = ["n_steps=8", "batch_size=8", "imitate_episodes=2"]
+    settings = ["n_steps=8", "batch_size=8", "imitate_episodes=2", f"imitate={teacher}"]
     assert train_agent.main([*command, "--eval-episodes", "1", "--env-kwargs", *tiny, "-p", *settings]) == 0
     said = capsys.readouterr().out
-    assert "The policy begins with what deployed did in 2 episodes" in said
+    assert f"The policy begins with what {teacher} did in 2 episodes" in said
     assert "0 steps: evaluation return" in said
