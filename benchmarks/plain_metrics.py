@@ -264,6 +264,18 @@ def invented_structure(fused: Array, first: Array, second: Array) -> float:
     return float(np.mean((steep > 3 * np.maximum(*sources)) & (steep > 0.75)))
 
 
+def fine_detail(image: Array) -> Array:
+    """Levels: the root of the mean square around each pixel."""
+    image = np.asarray(image, float)
+    return np.sqrt(ndimage.gaussian_filter(np.square(image - ndimage.gaussian_filter(image, 1)), 3))
+
+
+def amplified_detail(fused: Array, first: Array, second: Array) -> float:
+    """Share of amplified detail."""
+    strong, *sources = map(fine_detail, (fused, first, second))
+    return float(np.mean((strong > 1.5 * np.maximum(*sources)) & (strong > 3)))
+
+
 def _mean(measure: Callable[[Array, Array], float]) -> Callable[[Array, Array, Array], float]:
     return lambda fused, a, b: (measure(fused, a) + measure(fused, b)) / 2
 
@@ -303,6 +315,7 @@ OWN: dict[str, Callable[[Array, Array, Array], float]] = {
     "Qcv": visible_error,
     "FMI": _mean(window_information),
     "invented": invented_structure,
+    "amplified": amplified_detail,
 }
 # The reference set in the public evaluator's convention.
 EVALUATOR: dict[str, Callable[[Array, Array, Array], float]] = {

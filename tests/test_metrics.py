@@ -28,8 +28,16 @@ from fusion_gym.metrics.table import definitions
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT.parent / "shared" / "golden"
-RELATES = [name for name in METRICS if name not in ("EN", "SD", "SF", "AG", "invented")]
-COUNTED = ("EN", "CE", "MI", "NMI", "FMI", "invented")  # from levels or pixels that are counted: without a gradient
+RELATES = [name for name in METRICS if name not in ("EN", "SD", "SF", "AG", "invented", "amplified")]
+COUNTED = (
+    "EN",
+    "CE",
+    "MI",
+    "NMI",
+    "FMI",
+    "invented",
+    "amplified",
+)  # from levels or pixels that are counted: without a gradient
 
 spec = importlib.util.spec_from_file_location("plain_metrics", ROOT / "benchmarks" / "plain_metrics.py")
 plain = importlib.util.module_from_spec(spec)
@@ -145,6 +153,43 @@ def test_halos_and_dark_corners_are_invented_structure_and_gain_noise_and_copies
         assert float(invented_structure(fused, ir, vi)) > least
 
 
+@pytest.mark.parametrize("size", [(1, 1), (5, 90), (16, 16), (96, 96), (140, 201)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_amplified_detail_is_that_of_scipy_pixel_by_pixel_at_any_size(size, dtype):
+    drawn = torch.rand(3, 1, 1, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ir, vi, fused = 0.1 * drawn[0], 0.1 * drawn[1], (0.2 * drawn[2]).clamp(0.07)
+    expected = plain.amplified_detail(*(255 * x[0, 0].numpy() for x in (fused, ir, vi)))
+    assert 0 < expected < 1 or max(size) < 90
+    found = evaluate(fused.to(dtype), Sources(ir.to(dtype), vi.to(dtype)), ["amplified"])["amplified"]
+    assert float(found) == pytest.approx(expected, abs=1.5 / math.prod(size) if dtype is torch.float32 else 1e-12)
+
+
+def test_grain_grids_and_sharpening_are_amplified_detail_and_contrast_by_a_third_is_not():
+    """On two textured sources; what a rule makes of them, copies and their mean are not either."""
+    ir, vi, _ = scene(120, 160)
+    ir, vi = tensor(ir)[..., :], tensor(vi)
+    ir, vi = (F.avg_pool2d(F.pad(x, (1, 1, 1, 1), "reflect"), 3, 1) for x in (ir, vi))
+    mean, grain = (ir + vi) / 2, torch.randn(vi.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y, x = torch.meshgrid(torch.arange(120), torch.arange(160), indexing="ij")
+    grid = mean + 0.05 * ((x + y) % 2)
+    sharp = mean + 4 * (vi - F.avg_pool2d(F.pad(vi, (2, 2, 2, 2), "reflect"), 5, 1))
+    sources = Sources(ir, vi)
+    share = {
+        name: float(evaluate(fused, sources, ["amplified"])["amplified"])
+        for name, fused in {
+            "ir": ir,
+            "vi": vi,
+            "mean": mean,
+            "contrast": 1.3 * (mean - 0.4) + 0.4,
+            "grain": mean + 0.05 * grain,
+            "grid": grid,
+            "sharp": sharp,
+        }.items()
+    }
+    assert max(share[name] for name in ("ir", "vi", "mean", "contrast")) < 0.01
+    assert min(share[name] for name in ("grain", "grid", "sharp")) > 0.3
+
+
 @pytest.mark.parametrize("name", plain.EVALUATOR)
 def test_evaluator_convention_agrees_with_plain_implementations(name):
     ir, vi, fused = (image.round() for image in scene(90, 111, seed=1))
@@ -234,7 +279,7 @@ def test_a_fused_image_that_equals_both_sources_is_perfect(kind, seed):
     image = torch.from_numpy(draw_image(kind, 180, 177, np.random.default_rng(seed)))[None, None]
     values = {name: float(value) for name, value in evaluate(image, Sources(image, image)).items()}
     best = {"NMI": 1, "CC": 1, "SSIM": 1, "MS-SSIM": 1, "VIF": 1, "FMI": 1, "PSNR": 100, "Qabf": METRICS["Qabf"].high}
-    best |= {"MI": values["EN"], "SCD": 0, "CE": 0, "MSE": 0, "Nabf": 0, "Qcv": 0, "invented": 0}
+    best |= {"MI": values["EN"], "SCD": 0, "CE": 0, "MSE": 0, "Nabf": 0, "Qcv": 0, "invented": 0, "amplified": 0}
     for name, value in best.items():
         assert values[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
 

@@ -12,7 +12,6 @@ from fusion_gym.metrics.gradients import sobel
 from fusion_gym.metrics.windows import gaussian
 
 SIGMA = 8.0  # pixels
-REACH = int(4 * SIGMA)  # pixels from the middle of the Gaussian to its end
 FACTOR = 3.0  # how much steeper than both sources a place must be
 FLOOR = 0.75  # levels per pixel below which nothing is seen
 MARGIN = 0.8  # of the bound: where `excess` begins, so that what is trained by it ends on the safe side
@@ -20,33 +19,34 @@ BLOCK = 64  # rows of the smoothing in one product: enough for a fast one, few e
 
 
 @lru_cache(maxsize=64)
-def smoothing(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def smoothing(length: int, dtype: torch.dtype, device: torch.device, sigma: float = SIGMA) -> Tensor:
     """The Gaussian along an axis as a matrix, (length, length); beyond its ends the axis is mirrored."""
     with ordinary():
-        offsets = torch.arange(-REACH, REACH + 1)
+        reach = int(4 * sigma)
+        offsets = torch.arange(-reach, reach + 1)
         index = (torch.arange(length)[:, None] + offsets) % (2 * length)
         index = torch.minimum(index, 2 * length - 1 - index)
-        weights = torch.tensor(gaussian(len(offsets), SIGMA), dtype=torch.float64).expand(length, -1)
+        weights = torch.tensor(gaussian(len(offsets), sigma), dtype=torch.float64).expand(length, -1)
         matrix = torch.zeros(length, length, dtype=torch.float64).scatter_add_(1, index, weights)
         return matrix.to(device, dtype)
 
 
-def _smooth(x: Tensor, axis: int, transposed: bool) -> Tensor:
-    length = x.shape[axis]
-    matrix = smoothing(length, x.dtype, x.device)
+def _smooth(x: Tensor, axis: int, transposed: bool, sigma: float) -> Tensor:
+    length, reach = x.shape[axis], int(4 * sigma)
+    matrix = smoothing(length, x.dtype, x.device, sigma)
     matrix = matrix.mT if transposed else matrix
     parts = []
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
-        low, high = max(0, start - REACH), min(length, end + REACH)
+        low, high = max(0, start - reach), min(length, end + reach)
         block, part = matrix[start:end, low:high], x.narrow(axis, low, high - low)
         parts.append(block @ part if axis == -2 else part @ block.mT)
     return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
-def smoothed(x: Tensor, transposed: bool = False) -> Tensor:
-    """Images without what is finer than `SIGMA`; beyond the border, mirrored. Or the transpose of this linear map."""
-    return _smooth(_smooth(x, -2, transposed), -1, transposed)
+def smoothed(x: Tensor, transposed: bool = False, sigma: float = SIGMA) -> Tensor:
+    """Images without what is finer than sigma; beyond the border, mirrored. Or the transpose of this linear map."""
+    return _smooth(_smooth(x, -2, transposed, sigma), -1, transposed, sigma)
 
 
 def smooth(batch: Batch) -> Batch:

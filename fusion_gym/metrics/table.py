@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fusion_gym.metrics import (
+    amplification,
     edges,
     features,
     fidelity,
@@ -316,6 +317,18 @@ METRICS: dict[str, Metric] = {
         paper="FusionGym; what it finds are halos around lamps, dark corners in even skies and blotches",
         published="",
         values=invention.invented,
+    ),
+    "amplified": Metric(
+        title="amplified detail",
+        higher_is_better=False,
+        low=0.0,
+        high=1.0,
+        formula="share of the pixels around which F's fine detail is above 3 levels, and above 1.5 times the larger of "
+        "A's and B's: the root of its mean square, weighed by a Gaussian of σ = 3 pixels; detail is what a Gaussian of "
+        "σ = 1 pixel takes away; both are cut at 4 σ and mirrored beyond the border",
+        paper="FusionGym; what it finds are amplified grain, grids on soft edges and rims",
+        published="",
+        values=amplification.amplified,
     ),
 }
 
