@@ -16,7 +16,6 @@ from fusion_gym.observations import index
 WORTH_FOLLOWING = 0.95  # score from which on a teacher is as good as the reference
 GUIDED, LED = 0.3, 0.15  # guidance under such a teacher, and under any other: without any a student sharpens too much
 TOO_SHARP = 2.0  # further guidance for each unit of AG beyond such a teacher's: edges get rims before scores fall
-HARDEST = 1.0  # strength of the damage that will be met most; of the others in proportion to their shares
 HELD = 0.01  # fall of the clean score, from its best, that doubles the clean share
 Seen = Callable[[str], float]  # a feature's value by name
 
@@ -35,9 +34,9 @@ def weakest(seen: Seen) -> dict[str, float]:
 
 
 def deployed(seen: Seen) -> dict[str, float]:
-    """Hardening mostly by what the student will meet, as often as it will meet damage; guidance as `follow` has it."""
+    """Hardening by what the student will meet, as often as it will meet damage; guidance as `follow` has it."""
     most = max(seen(f"share_{name}") for name in HARDENINGS)
-    strengths = {name: HARDEST * seen(f"share_{name}") / max(most, 1e-6) for name in HARDENINGS}
+    strengths = {name: seen(f"share_{name}") / max(most, 1e-6) for name in HARDENINGS}
     return {**follow(seen), **strengths, "clean": seen(f"share_{CLEAN}")}
 
 
