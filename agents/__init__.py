@@ -16,7 +16,7 @@ from fusion_gym.classes import ClassError, Named
 from fusion_gym.cli import UserError, nearest
 
 from .feedback import RULES, Rule
-from .forks import Search, is_search, parts
+from .forks import Search, is_search, parts, proposer
 from .scripted import SCHEDULES, make_schedule
 
 __all__ = ["SHIPPED", "Agent", "load_agent", "settings_of"]
@@ -68,8 +68,8 @@ def load_agent(spec: str, env: gym.Env, trust: bool = False) -> Agent:
         UserError: If there is no such agent or it does not fit the environment.
     """
     if is_search(spec) and not Path(spec).exists():
-        proposals, proposer = parts(spec)
-        return Search(env, load_agent(proposer, env, trust), proposals)
+        proposals, other = parts(spec)
+        return Search(env, load_agent(other, env, trust), proposals)
     spec = SHIPPED.get(spec, spec)
     name, _, settings = spec.partition(":")
     if name in SCHEDULES:
@@ -93,8 +93,7 @@ def settings_of(spec: str) -> dict[str, Any]:
         The environment's ``actions``, ``fixed`` and ``hidden``, and ``decisions``, the length of an episode; nothing
         for agents that are not files of ours.
     """
-    if is_search(spec):
-        return settings_of(parts(spec)[1])
+    spec = proposer(spec)
     spec = SHIPPED.get(spec, spec)
     if Path(spec).suffix != ".zip":
         return {}

@@ -45,6 +45,11 @@ def parts(spec: str) -> tuple[int, str]:
     return count, inner
 
 
+def proposer(spec: str) -> str:
+    """Who proposes in a search; of any other agent its own text."""
+    return parts(spec)[1] if is_search(spec) else spec
+
+
 class Search:
     """Takes what is best one step ahead, by the environment's own score on its validation pairs.
 

@@ -3,6 +3,9 @@ import numpy as np
 import pytest
 
 from agents import load_agent, settings_of
+from agents.distilling import training
+from agents.distilling.student_run import StudentRun
+from agents.environments import make_checked
 from agents.forks import PROPOSALS
 from agents.sb3 import make_model
 from agents.training.imitation import imitate
@@ -105,15 +108,16 @@ def test_a_policy_learns_from_a_search():
     assert agent.updates > 0
 
 
-def test_a_student_under_a_search_resumes_as_if_it_had_not_been_killed(tmp_path, monkeypatch, capsys):
-    import distill_student
-    from agents.distilling import training
+def test_a_student_under_a_search_resumes_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
+    given = {"agent": "search:2:deployed", "data": "synthetic-small", "student": "tiny", "seed": 1, "batch_size": 2}
+    run = StudentRun.begin({**given, "updates": 12, "decisions": 3, "env_kwargs": {"probe_pairs": 1}})
 
-    command = ["--agent", "search:2:deployed", "--data", "synthetic-small", "--student", "tiny", "--seed", "1"]
-    command += ["--updates", "12", "--decisions", "3", "--batch-size", "2", "--no-progress"]
-    assert distill_student.main([*command, "--out", str(tmp_path / "whole")]) == 0
-    assert "The search's copies have made" in capsys.readouterr().out
-    written, count = training.write_tensors, 0
+    def trained(name):
+        env = make_checked("FusionDistill-v0", run.arguments())
+        (tmp_path / name).mkdir(exist_ok=True)
+        return training.train(env.unwrapped, load_agent(run.agent, env), run, tmp_path / name, progress=False)
+
+    whole, written, count = trained("whole"), training.write_tensors, 0
 
     def stop_after_two(path, state):
         nonlocal count
@@ -123,8 +127,7 @@ def test_a_student_under_a_search_resumes_as_if_it_had_not_been_killed(tmp_path,
             raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "write_tensors", stop_after_two)
-    assert distill_student.main([*command, "--out", str(tmp_path / "killed")]) == 130
+    with pytest.raises(KeyboardInterrupt):
+        trained("killed")
     monkeypatch.setattr(training, "write_tensors", written)
-    assert distill_student.main(["--resume", str(tmp_path / "killed"), "--no-progress"]) == 0
-    made = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "killed")]
-    assert made[0] == made[1]
+    assert trained("killed") == whole

@@ -37,6 +37,7 @@ from fusion_gym.tensors import Fuse, unit
 
 from .. import Agent, load_agent
 from ..environments import make_checked
+from ..forks import proposer
 from ..scripted import Points, Schedule
 
 ENVIRONMENT = "FusionDistill-v0"
@@ -117,7 +118,7 @@ def _read(values: Iterable[Any]) -> dict[str, str]:
 
 def _code(values: Iterable[Any]) -> dict[str, str]:
     """Digests of the modules of the user's own whose classes texts name, by their names."""
-    named = (FORM.fullmatch(text) for text in _texts(values))
+    named = (FORM.fullmatch(proposer(text)) for text in _texts(values))
     files = {found[1]: Named(found[1], found[2]).source() for found in named if found}
     return {name: content(file) for name, file in sorted(files.items()) if file is not None}
 
