@@ -19,6 +19,7 @@ from ..sb3 import ALGORITHMS, algorithm, check_hyperparameters, hyperparameters
 from ..schema import Settings, fit, option
 from .vec_envs import VEC_ENVS
 
+LEAST_EVAL_FREQ = 256  # steps; an evaluation costs as much as half of them
 _PACKAGES = ("fusion-gym", "gymnasium", "stable-baselines3", "sb3-contrib", "torch", "numpy")
 
 
@@ -47,7 +48,7 @@ class AgentRun(Settings):
     n_timesteps: int = option(10_000, "-n", "--timesteps", shown="of the algorithm's YAML file")
     n_envs: int = option(1, shown="2, or 1 on one core")
     vec_env: str = option("dummy", choices=sorted(VEC_ENVS), shown="")
-    eval_freq: int = option(0, shown="half of all")
+    eval_freq: int = option(0, shown="an eighth of all, 256 at least")
     eval_episodes: int = 8
     save_freq: int = option(1, shown="a tenth of all")
     env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -101,7 +102,7 @@ class AgentRun(Settings):
         for name, usual in (("n_timesteps", cls.n_timesteps), ("n_envs", min(2, os.cpu_count() or 1))):
             chosen[name] = hyperparams[name] = given.get(name, hyperparams.get(name, usual))
         chosen.setdefault("vec_env", "subproc" if chosen["n_envs"] > 1 else "dummy")
-        chosen.setdefault("eval_freq", chosen["n_timesteps"] // 2)
+        chosen.setdefault("eval_freq", min(chosen["n_timesteps"], max(LEAST_EVAL_FREQ, chosen["n_timesteps"] // 8)))
         chosen.setdefault("save_freq", max(1, chosen["n_timesteps"] // 10))
         env_kwargs = {**earlier.get("env_kwargs", {}), **given.get("env_kwargs", {})}
         return cls(**{**chosen, "env_kwargs": env_kwargs, "hyperparams": hyperparams, "versions": _versions()})
