@@ -104,7 +104,8 @@ def test_the_arrangement_for_runtimes_computes_the_same(stride, detail, context,
     for size in ((16, 16), (17, 30), (1, 1), (41, 24)):
         ir, vi = sources(size, count=2)
         with torch.no_grad():
-            torch.testing.assert_close(Deployed(student)(ir, vi), student(ir, vi), atol=1e-5, rtol=0)
+            # The same sums in another order: how far that rounds otherwise depends on the processor.
+            torch.testing.assert_close(Deployed(student)(ir, vi), student(ir, vi), atol=3e-5, rtol=0)
 
 
 class Erratic(torch.nn.Module):
