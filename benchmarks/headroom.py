@@ -13,7 +13,7 @@ seeds, are
 * the constant that is best for this instance, with and without hardening;
 * the best open loop, of schedules over the episode;
 * the best rule that sees the state (`agents.feedback`);
-* the agents that come with the package;
+* `ppo`, which comes with the package;
 * a greedy search: at each decision the environment is forked, every candidate is tried, and the best one is taken.
   It is the one that sees the future, and so a bound for those that do not, but for what patience would bring.
 

@@ -101,11 +101,11 @@ def test_the_arrangement_for_runtimes_computes_the_same(stride, detail, context,
     torch.nn.init.normal_(student.head.weight, std=0.05, generator=generator)
     for part in student.light:
         torch.nn.init.normal_(part.head.weight, std=0.05, generator=generator)
+    student.double()  # the same sums in another order; in single precision processors round them differently
     for size in ((16, 16), (17, 30), (1, 1), (41, 24)):
-        ir, vi = sources(size, count=2)
+        ir, vi = (image.double() for image in sources(size, count=2))
         with torch.no_grad():
-            # The same sums in another order: how far that rounds otherwise depends on the processor.
-            torch.testing.assert_close(Deployed(student)(ir, vi), student(ir, vi), atol=3e-5, rtol=0)
+            torch.testing.assert_close(Deployed(student).double()(ir, vi), student(ir, vi), atol=1e-5, rtol=0)
 
 
 class Erratic(torch.nn.Module):

@@ -94,6 +94,8 @@ class Rivals:
             search = OPEN_LOOPS[kind] if kind in OPEN_LOOPS else _by_populations(*alone.values())
             return self._kept(title, alone, runs, lambda: search(start, self._evaluate(title, alone), runs))
         except ImportError as error:
+            if kind not in EXTRAS:
+                raise
             needed, extra = EXTRAS[kind]
             raise UserError(f"{kind} needs {needed}: pip install 'fusion-gym[{extra}]'.") from error
 
