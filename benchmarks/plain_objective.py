@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fusion_gym.metrics import Sources, evaluate_per_source, invented_excess
+from fusion_gym.metrics import Sources, amplified_excess, evaluate_per_source, invented_excess
 from fusion_gym.objective import STATISTICS, loss_of, worth_of
 
 BINS = 64
@@ -41,7 +41,8 @@ def measure(fused: Tensor, ir: Tensor, vi: Tensor) -> dict[str, Tensor]:
     entropy, with_ir = soft_entropies(fused, ir)
     _, with_vi = soft_entropies(fused, vi)
     values["information"] = torch.stack((entropy, with_ir, with_vi), dim=1)
-    return {**values, "excess": invented_excess(fused, sources)}
+    excess = {"invented_excess": invented_excess(fused, sources), "amplified_excess": amplified_excess(fused, sources)}
+    return {**values, **excess}
 
 
 def metric_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:

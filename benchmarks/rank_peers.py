@@ -5,8 +5,8 @@
 
 ``PEERS.json`` holds ``{"means": {dataset: {method: {metric: value}}}}`` in the public evaluator's convention, and
 ``DATA/<dataset>/test/{ir,vi}`` the pairs that they were measured on. A method of ours is ``name=teacher``, with what
-``--teacher`` takes elsewhere, or ``name=student:SPEC``. Ranks are over the nine metrics; invented structure stands
-beside them, for methods whose fused images are at hand. ``--out docs/tables`` keeps the tables as CSV files, which
+``--teacher`` takes elsewhere, or ``name=student:SPEC``. Ranks are over the nine metrics; invented structure and
+amplified detail stand beside them, for methods whose fused images are at hand. ``--out docs/tables`` keeps the tables as CSV files, which
 ``docs/tables.py`` puts into the page.
 """
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from fusion_gym.data import find_pairs, load_pairs
 from fusion_gym.files import make_folder, write_csv
-from fusion_gym.metrics import INVENTED, REPORTED
+from fusion_gym.metrics import ARTEFACTS, REPORTED
 from fusion_gym.report import means, score_outputs
 from fusion_gym.teachers import fuse_pair, load_teacher
 from fusion_gym.text import show_table
@@ -83,16 +83,16 @@ def main(argv: list[str] | None = None) -> int:
                         head: f"{np.mean([places[name][metric] for metric in group]):.1f}"
                         for head, group in GROUPS.items()
                     },
-                    "invented": f"{rows[name][INVENTED]:.4f}" if INVENTED in rows[name] else "",
+                    **{artefact: f"{rows[name][artefact]:.4f}" if artefact in rows[name] else "" for artefact in ARTEFACTS},
                     "ours": "yes" if name in ours else "no",
                 }
             )
-        for head in ("method", *REPORTED, *GROUPS, "invented ↓"):
+        for head in ("method", *REPORTED, *GROUPS, *(f"{artefact} ↓" for artefact in ARTEFACTS)):
             table.add_column(head, justify="left" if head == "method" else "right")
         for row in kept:
-            *cells, invented, ours = row.values()
-            share = f"{float(invented):.2%}" if invented else "–"
-            table.add_row(*cells, share, style="bold" if ours == "yes" else None)
+            cells = {**row, **{artefact: f"{float(row[artefact]):.2%}" if row[artefact] else "–" for artefact in ARTEFACTS}}
+            ours_too = cells.pop("ours") == "yes"
+            table.add_row(*cells.values(), style="bold" if ours_too else None)
         if args.out is not None:
             write_csv(make_folder(args.out) / f"{dataset}.csv", kept)
         show_table(f"{dataset}/test, {len(pairs)} pairs", table)

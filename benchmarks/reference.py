@@ -24,7 +24,7 @@ from fusion_gym.env import FusionDistillEnv
 from fusion_gym.hardening import BLUR_SIGMA, NOISE_STD, Draw, unit_noise
 from fusion_gym.metrics import REPORTED
 from fusion_gym.probe import Probe, Reading
-from fusion_gym.score import CAP, CLEAN_PARTS, DAMAGED_PARTS, INVENTED, LEAST, STATISTICS
+from fusion_gym.score import ARTEFACTS, CAP, CLEAN_PARTS, DAMAGED_PARTS, LEAST, STATISTICS
 from fusion_gym.tensors import Fuse
 
 TIE = 4.5 / (8 * 255) ** 2
@@ -158,7 +158,7 @@ def plain_values(fused: np.ndarray, ir: np.ndarray, vi: np.ndarray) -> dict[str,
         "Qabf": [edges_kept(fused, source) for source in (ir, vi)],
         "SSIM": [plain_metrics.similarity(fused, source) for source in (ir, vi)],
     }
-    values = {name: plain_metrics.OWN[name](fused, ir, vi) for name in (*REPORTED, INVENTED) if name not in pairs}
+    values = {name: plain_metrics.OWN[name](fused, ir, vi) for name in (*REPORTED, *ARTEFACTS) if name not in pairs}
     for name, both in pairs.items():
         a, b = (max(0.0, value) for value in both)
         values[name] = 2 * a * b / max(a + b, 1e-12)
@@ -173,7 +173,8 @@ def plain_score(
     for name in STATISTICS:
         ratio = parts[name]
         parts[name] = min(ratio, 2 - ratio) if damaged else min(ratio, 1, 2.1 - ratio)
-    parts["invented"] = 1 + (known[INVENTED] - values[INVENTED]) / 0.05
+    for name, share in (("invented", 0.05), ("amplified", 0.2)):
+        parts[name] = 1 + (known[name] - values[name]) / share
     if damaged:
         parts["structure"] = plain_metrics.similarity(fused, reference)
         parts["edges"] = edges_kept(fused, reference) / edges_kept(reference, reference)

@@ -2,7 +2,7 @@
 """Puts the tables of ``docs/tables/`` into the pages that name them: ``python docs/tables.py``.
 
 A page has ``<!-- tables/NAME.csv -->`` and ``<!-- end of table -->``; what is between them is made anew. A row whose
-column ``ours`` says yes is bold; the column itself is not shown, and ``invented`` is, as a percentage.
+column ``ours`` says yes is bold; the column itself is not shown, and artefacts are percentages.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from fusion_gym.files import atomic_write
+from fusion_gym.metrics import ARTEFACTS
 
 DOCS = Path(__file__).parent
 END = "<!-- end of table -->"
@@ -25,12 +26,13 @@ def markdown(file: Path) -> str:
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     heads = [head for head in rows[0] if head != "ours"]
-    shown = [head + " ↓" if head == "invented" else head for head in heads]
+    shown = [head + " ↓" if head in ARTEFACTS else head for head in heads]
     table = [shown, ["---"] + ["---:"] * (len(heads) - 1)]
     for row in rows:
         cells = {head: row[head] or "–" for head in heads}
-        if row.get("invented"):
-            cells["invented"] = f"{float(row['invented']):.2%}"
+        for artefact in ARTEFACTS:
+            if row.get(artefact):
+                cells[artefact] = f"{float(row[artefact]):.2%}"
         if row.get("ours") == "yes":
             cells[heads[0]] = f"**{cells[heads[0]]}**"
         table.append(list(cells.values()))

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from fusion_gym.losses import box, box_transposed
-from fusion_gym.metrics import edges, fidelity, invention, structure
+from fusion_gym.metrics import amplification, edges, fidelity, invention, structure
 from fusion_gym.metrics.batch import ordinary
 from fusion_gym.metrics.evaluation import check_size
 from fusion_gym.metrics.gradients import halves
@@ -49,7 +49,8 @@ class Known(NamedTuple):
         information: The information in all scales, (N, 2).
         strength: Strength of their edges, (N, 2, H, W).
         direction: Orientation of their edges, same shape.
-        bound: The coarse gradient above which structure is invented, (N, 1, H, W).
+        steepest: The coarse gradient above which structure is invented, (N, 1, H, W).
+        strongest: The strength of fine detail above which it is amplified, levels, same shape.
     """
 
     sources: tuple[Tensor, ...]
@@ -64,7 +65,8 @@ class Known(NamedTuple):
     information: Tensor
     strength: Tensor
     direction: Tensor
-    bound: Tensor
+    steepest: Tensor
+    strongest: Tensor
 
 
 @torch.no_grad()
@@ -86,6 +88,7 @@ def know(ir: Tensor, vi: Tensor) -> Known:
     local, variance = _spread(_everywhere(squares))
     across, down = _sobel(*_differences(levels))
     steep = _coarse(sources[0])[2].amax(1, keepdim=True)
+    strong = _detail(sources[0])[1].amax(1, keepdim=True)
     return Known(
         sources,
         mean,
@@ -100,6 +103,7 @@ def know(ir: Tensor, vi: Tensor) -> Known:
         _length(across, down, edges.FLOOR),
         _orientation(across, down),
         (invention.FACTOR * steep).clamp_min_(invention.FLOOR),
+        (amplification.FACTOR * strong).clamp_min_(amplification.FLOOR),
     )
 
 
@@ -499,13 +503,36 @@ def _from_coarse(across: Tensor, down: Tensor) -> Tensor:
     return torch.cat((differences.mT @ down, sums.mT @ across), dim=3) @ wide
 
 
-def _excess(image: _Image) -> tuple[Tensor, Pull]:
+def _invented_excess(image: _Image) -> tuple[Tensor, Pull]:
     """By how much structure is invented, (N,)."""
-    bound = image.known.bound
+    bound = image.known.steepest
     across, down, steep = _coarse(image.centred)
     beyond = (steep / bound - invention.MARGIN).relu_()
     each = _inverse(steep).div_(bound).mul_(beyond > 0)
     slopes = _from_coarse(across.mul_(each), down.mul_(each))
+
+    def pull(slope: Tensor, total: _Slope) -> None:
+        total.pixels.addcmul_(slopes, _each(slope / beyond[0].numel(), slopes))
+
+    return beyond.mean((1, 2, 3)), pull
+
+
+def _detail(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Fine detail of centred images, and its strength around each pixel."""
+    fine = x - invention.smoothed(x, sigma=amplification.FINE)
+    energy = invention.smoothed(fine.square(), sigma=amplification.AROUND)
+    return fine, energy.clamp_min_(0).sqrt_()
+
+
+def _amplified_excess(image: _Image) -> tuple[Tensor, Pull]:
+    """By how much fine detail is amplified, (N,)."""
+    bound = image.known.strongest
+    fine, strong = _detail(image.centred)
+    allowed = amplification.MARGIN * _inverse(strong).mul_(bound)
+    beyond = torch.where(strong > 0, 1 - allowed, 0.0).relu_()
+    in_energy = _inverse(strong).square_().mul_(allowed).mul_(beyond > 0)  # twice the slope
+    in_fine = invention.smoothed(in_energy, True, amplification.AROUND).mul_(fine)
+    slopes = in_fine - invention.smoothed(in_fine, True, amplification.FINE)
 
     def pull(slope: Tensor, total: _Slope) -> None:
         total.pixels.addcmul_(slopes, _each(slope / beyond[0].numel(), slopes))
@@ -523,7 +550,8 @@ MEASURES: dict[str, Callable[[_Image], tuple[Tensor, Pull]]] = {
     "SF": _frequency,
     "AG": _gradient,
     "information": _information,
-    "excess": _excess,
+    "invented_excess": _invented_excess,
+    "amplified_excess": _amplified_excess,
 }
 
 

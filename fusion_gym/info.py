@@ -35,6 +35,7 @@ Info = TypedDict(
         "fusion/Qabf": np.float64,
         "fusion/SSIM": np.float64,
         "fusion/invented": np.float64,
+        "fusion/amplified": np.float64,
         "ratio/EN": np.float64,
         "ratio/SD": np.float64,
         "ratio/SF": np.float64,

@@ -3,7 +3,7 @@
 What the built-in teacher is trained by, and what a student can learn by itself from (``self_loss="metrics"``): what a
 fused image keeps of both sources (SSIM, VIF, Qabf, SCD, MI) and what it shows by itself (EN, SD, SF, AG), the latter
 relative to the brighter source and capped, so that neither noise nor tone-mapping is worth more than the sources are;
-less what it invents, for none of these sees halos, dark corners and blotches.
+less what it invents and amplifies, for none of these sees halos, dark corners and blotches, or grids on soft edges.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fusion_gym.closed import Known, know, measure
-from fusion_gym.metrics import INVENTED
+from fusion_gym.metrics import AMPLIFIED, INVENTED
 from fusion_gym.modes import settled
 
 STATISTICS = ("SD", "SF", "AG")
@@ -30,7 +30,7 @@ class Goal:
 
     Attributes:
         weight: Gain of the objective for one unit of the metric (of its logarithm for SD, SF and AG), and loss for each
-            hundredth of `fusion_gym.metrics.invented_excess`.
+            hundredth of `fusion_gym.metrics.invented_excess` and `amplified_excess`.
         cap: Lead over the brighter source at each pixel above which more is worth nothing; infinite for no cap.
     """
 
@@ -50,6 +50,7 @@ GOALS: dict[str, Goal] = {
     "SF": Goal(60.0, 0.32),
     "AG": Goal(60.0, 0.38),
     INVENTED: Goal(40.0),  # a sixth to an eighth of what was invented is left, at less than 1 % of all other worth
+    AMPLIFIED: Goal(20.0),
 }
 
 
@@ -98,8 +99,9 @@ def worth_of(values: Mapping[str, Tensor], floor: Tensor, goals: Mapping[str, Go
     similar = torch.stack((values["VIF"], values["Qabf"]), dim=1)
     balanced = 0.5 * similar.sum(2) + similar.amin(2)
     sums = torch.stack((values["SCD"], shared), dim=1).sum(2)
-    worth = torch.cat((_capped(leads, goals), balanced, sums, -100 * values["excess"][:, None]), dim=1)
-    names = (*CAPPED, "VIF", "Qabf", "SCD", "MI", INVENTED)
+    excess = -100 * torch.stack((values["invented_excess"], values["amplified_excess"]), dim=1)
+    worth = torch.cat((_capped(leads, goals), balanced, sums, excess), dim=1)
+    names = (*CAPPED, "VIF", "Qabf", "SCD", "MI", INVENTED, AMPLIFIED)
     weights = worth.new_tensor([goals[name].weight for name in names])
     return dict(zip(names, (weights * worth).unbind(1), strict=True))
 

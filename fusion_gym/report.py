@@ -10,7 +10,7 @@ import torch
 
 from fusion_gym.data import DataError, ImagePair
 from fusion_gym.images import restore_colour
-from fusion_gym.metrics import INVENTED, METRICS, REPORTED, Sources, evaluate
+from fusion_gym.metrics import ARTEFACTS, METRICS, REPORTED, Sources, evaluate
 from fusion_gym.opencv import cv2
 from fusion_gym.tensors import unit
 
@@ -31,7 +31,7 @@ def check_pairs(pairs: Sequence[ImagePair], data: str) -> None:
     """
     if not pairs:
         raise DataError(f"{data} has no test pairs; give data with a test split.")
-    name = max((*REPORTED, INVENTED), key=lambda metric: METRICS[metric].min_side)
+    name = max((*REPORTED, *ARTEFACTS), key=lambda metric: METRICS[metric].min_side)
     least = METRICS[name].min_side
     small = [pair for pair in pairs if min(pair.ir.shape) < least]
     if small:
@@ -76,7 +76,7 @@ def score_outputs(
             for method, images in outputs.items():
                 fused = unit(images[index])[None, None]
                 values = evaluate(fused, sources, REPORTED, convention=convention)
-                values |= evaluate(fused, sources, (INVENTED,))
+                values |= evaluate(fused, sources, ARTEFACTS)
                 table[method][pair.name] = {name: float(value) for name, value in values.items()}
     return table
 
@@ -84,7 +84,7 @@ def score_outputs(
 def means(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
     """Mean over the pairs of what `score_outputs` gave, by method and metric."""
     return {
-        method: {name: float(np.mean([row[name] for row in rows.values()])) for name in (*REPORTED, INVENTED)}
+        method: {name: float(np.mean([row[name] for row in rows.values()])) for name in (*REPORTED, *ARTEFACTS)}
         for method, rows in table.items()
     }
 

@@ -2,4 +2,5 @@
 
 # What papers on infrared-visible fusion report most, in the order of tables: of the fused image alone, then relations.
 REPORTED = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
-INVENTED = "invented"  # stands beside them in every table, and never among what methods are ranked by
+INVENTED, AMPLIFIED = "invented", "amplified"
+ARTEFACTS = (INVENTED, AMPLIFIED)  # stand beside them in every table, and never among what methods are ranked by

@@ -2,7 +2,7 @@
 
 Metrics of fused images mislead one by one: statistics of the fused image alone (EN, SD, SF, AG) are won by noise
 and tone-mapping, sums over the two sources (MI, SCD, VIF, Qabf, SSIM) by copying one of them, and none sees structure
-that is in neither source. So all count, what relates to the two sources is balanced by a harmonic mean, and a
+or grain that is in neither source. So all count, what relates to the two sources is balanced by a harmonic mean, and a
 statistic that overshoots the reference's loses what it gained. What was fused from a damaged pair is held to the
 clean sources, and to the reference's fusion of the clean pair itself: there detail that is too much is grain, and an
 image that was cleaned must be worth more than one that was not.
@@ -15,20 +15,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate_per_source
+from fusion_gym.metrics import AMPLIFIED, ARTEFACTS, INVENTED, REPORTED, Sources, evaluate_per_source
 
 STATISTICS: dict[str, float] = {"EN": 0.5, "SD": 0.75, "SF": 0.75, "AG": 0.75}
 SIMILARITIES: dict[str, float] = {"MI": 0.75, "SCD": 0.75, "VIF": 1.5, "Qabf": 1.5, "SSIM": 1.25}
 # Weight of each part of the score, of images that were fused from clean and from damaged pairs. With the reference's
 # fusion of the clean pair at hand, detail is judged by its edges more than by how much of it there is.
-CLEAN_PARTS: dict[str, float] = {**STATISTICS, **SIMILARITIES, INVENTED: 1.0}
+CLEAN_PARTS: dict[str, float] = {**STATISTICS, **SIMILARITIES, INVENTED: 1.0, AMPLIFIED: 1.0}
 FULL_REFERENCE: dict[str, float] = {"structure": 2.0, "edges": 2.0, "intensity": 3.5, "both": 5.0}
 DAMAGED_PARTS: dict[str, float] = {**CLEAN_PARTS, "SF": 0.35, "AG": 0.35, **FULL_REFERENCE}
 
 LEAST = 1e-3  # of a metric: what is less is not told apart
 CAP = 1.1  # of a ratio to the reference's value
 SLACK = 0.1  # by which a statistic may exceed the reference's without loss, on clean pairs
-INVENTED_SHARE = 0.05  # of the image, more than the reference's: such an image is worth nothing in this part
+# Of the image, more than the reference's: such an image is worth nothing in this part.
+WORTHLESS = {INVENTED: 0.05, AMPLIFIED: 0.2}
 INTENSITY_ERROR = 0.1  # of full scale, mean over the image: the same
 BOTH = 0.15  # of the reference's SCD, from which on both sources count as present
 
@@ -60,8 +61,8 @@ class Yardstick:
         self._own_edges = self._alike(reference, "Qabf").clamp_min(LEAST)
 
     def measure(self, fused: Tensor) -> dict[str, Tensor]:
-        """The balanced value of every metric of the score, and the share of invented structure, (N,) each."""
-        values = evaluate_per_source(fused, self.sources, (*REPORTED, INVENTED))
+        """The balanced value of every metric of the score, and the shares of `ARTEFACTS`, (N,) each."""
+        values = evaluate_per_source(fused, self.sources, (*REPORTED, *ARTEFACTS))
         return {name: balanced(value) for name, value in values.items()}
 
     def ratios(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,7 +87,8 @@ class Yardstick:
             else ratio
             for name, ratio in self.ratios(values).items()
         }
-        worth[INVENTED] = 1.0 + (self.values[INVENTED] - values[INVENTED]) / INVENTED_SHARE
+        for name, share in WORTHLESS.items():
+            worth[name] = 1.0 + (self.values[name] - values[name]) / share
         if damaged:
             worth["structure"] = self._alike(fused, "SSIM")
             worth["edges"] = self._alike(fused, "Qabf") / self._own_edges

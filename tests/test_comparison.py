@@ -20,7 +20,7 @@ from agents.environments import make_checked
 from fusion_gym.cli import UserError
 from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
 from fusion_gym.damages import DAMAGES
-from fusion_gym.metrics import INVENTED, REPORTED
+from fusion_gym.metrics import ARTEFACTS, REPORTED
 
 MIXED = DEPLOYMENTS["mixed"]
 ROOT = Path(__file__).parents[1]
@@ -31,8 +31,8 @@ FIGURES = [
     "score",
     "score_hardened",
     *REPORTED,
-    INVENTED,
-    *(f"{name}_hardened" for name in (*REPORTED, INVENTED)),
+    *ARTEFACTS,
+    *(f"{name}_hardened" for name in (*REPORTED, *ARTEFACTS)),
     "teacher_ratio",
 ]
 

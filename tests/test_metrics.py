@@ -19,6 +19,7 @@ from fusion_gym.metrics import (
     available,
     evaluate,
     evaluate_per_source,
+    amplified_excess,
     invented_excess,
     invented_structure,
     windows,
@@ -162,6 +163,24 @@ def test_amplified_detail_is_that_of_scipy_pixel_by_pixel_at_any_size(size, dtyp
     assert 0 < expected < 1 or max(size) < 90
     found = evaluate(fused.to(dtype), Sources(ir.to(dtype), vi.to(dtype)), ["amplified"])["amplified"]
     assert float(found) == pytest.approx(expected, abs=1.5 / math.prod(size) if dtype is torch.float32 else 1e-12)
+
+
+def test_the_excess_of_detail_is_nothing_where_nothing_is_amplified_and_its_slope_leads_there():
+    noise = torch.rand(3, 1, 1, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ir, vi, own = 0.3 + 0.1 * noise
+    sources = Sources(ir, vi)
+    for harmless in (ir, vi, (ir + vi) / 2, 1.15 * vi - 0.03):
+        assert float(amplified_excess(harmless, sources)) == 0
+    fused = (2 * own).requires_grad_()
+    before = amplified_excess(fused, sources).sum()
+    (slope,) = torch.autograd.grad(before, fused)
+    assert before.item() > 0 and float(evaluate(fused, sources, ["amplified"])["amplified"]) > 0
+    with torch.no_grad():
+        assert float(amplified_excess(fused - 0.02 * slope / slope.abs().max(), sources)) < before.item()
+    small = [image[..., 10:26, 10:26].detach() for image in (fused, ir, vi)]
+    assert torch.autograd.gradcheck(
+        lambda image: amplified_excess(image, Sources(*small[1:])), small[0].requires_grad_()
+    )
 
 
 def test_grain_grids_and_sharpening_are_amplified_detail_and_contrast_by_a_third_is_not():

@@ -14,7 +14,7 @@ import fusion_gym
 from agents import load_agent
 from fusion_gym import task
 from fusion_gym.export import export_torchscript, onnx_deviation, onnx_model
-from fusion_gym.metrics import REPORTED, Sources, evaluate, invented_excess
+from fusion_gym.metrics import REPORTED, Sources, amplified_excess, evaluate, invented_excess
 from fusion_gym.models.student import Student
 from fusion_gym.modes import settled
 from fusion_gym.objective import metric_loss
@@ -153,7 +153,7 @@ def test_metrics_and_losses_have_the_same_values_in_any_mode(mode):
 
     def figures():
         sources = Sources(ir, vi)
-        trained_by = invented_excess(fused, sources), metric_loss(fused, ir, vi)
+        trained_by = invented_excess(fused, sources), amplified_excess(fused, sources), metric_loss(fused, ir, vi)
         return [*evaluate(fused, sources, REPORTED).values(), *trained_by]
 
     usual = figures()

@@ -17,13 +17,14 @@ plain = pytest.importorskip("plain_objective", reason="benchmarks/ is absent")
 
 
 def scenes(count, height, width, dtype=torch.float64, seed=0):
-    """A fused image and its sources, with areas and grain; the fused one has coarse structure of its own too."""
+    """A fused image and its sources, with areas and grain; the fused one has coarse structure and grain of its own too."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(3, count, height, width, generator=generator, dtype=torch.float64)
     areas = F.avg_pool2d(noise, 5, 1, 2)
     ir, vi, own = (0.3 * noise + 0.35 + 2 * (areas - 0.5)).clamp(0, 1)[:, :, None]
     ramp = torch.linspace(0, 0.5, width, dtype=torch.float64)
-    fused = (0.3 * ir + 0.3 * vi + 0.1 * own + 0.8 * ramp - 0.1).clamp(0, 1)
+    grain = 0.6 * (noise[2, :, None] - 0.5) * (ramp > 0.3)
+    fused = (0.3 * ir + 0.3 * vi + 0.1 * own + 0.8 * ramp - 0.1 + 1.5 * grain).clamp(0, 1)
     return fused.to(dtype), ir.to(dtype), vi.to(dtype)
 
 

@@ -25,7 +25,7 @@ from fusion_gym.conditions import CONDITIONS, DEPLOYMENTS
 from fusion_gym.damages import DAMAGES, damage
 from fusion_gym.data import load_splits, probe_crops, sets_of
 from fusion_gym.files import write_json
-from fusion_gym.metrics import INVENTED, REPORTED, Sources, evaluate
+from fusion_gym.metrics import ARTEFACTS, REPORTED, Sources, evaluate
 from fusion_gym.models.own import OwnStudent
 from fusion_gym.models.student import Student, save_student
 from fusion_gym.probe import Probe
@@ -276,13 +276,13 @@ class Judge:
         Returns:
             ``score``; ``score_`` by condition, and ``score_hardened``, the mean over the damages; ``score_`` by
             damage that nothing is trained on, and ``score_unseen``, their mean; the mean of each metric, the nine and
-            invented structure, on the clean pairs, and on the damaged ones with the suffix ``_hardened``;
+            the artefacts, on the clean pairs, and on the damaged ones with the suffix ``_hardened``;
             ``teacher_ratio``, the mean over the nine of the ratio to the teacher's mean on the clean pairs.
         """
         fused = _finite(self._probe.fuse(fuse))
         reading = self._probe.judge(fused)
         values = evaluate(fused, self._sources, REPORTED, convention=CONVENTION)
-        values |= evaluate(fused, self._sources, (INVENTED,))
+        values |= evaluate(fused, self._sources, ARTEFACTS)
         count = len(self._probe)
         clean = {name: float(value[:count].mean()) for name, value in values.items()}
         hardened = {f"{name}_hardened": float(value[count:].mean()) for name, value in values.items()}

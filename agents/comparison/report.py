@@ -16,7 +16,7 @@ from fusion_gym.actions import ACTIONS
 from fusion_gym.cli import called
 from fusion_gym.data import load_splits
 from fusion_gym.files import atomic_write
-from fusion_gym.metrics import INVENTED, REPORTED
+from fusion_gym.metrics import ARTEFACTS, REPORTED
 from fusion_gym.models.student import read_student
 from fusion_gym.page import NAME, Chart, Line, Page, Scene, action_lines, write_page
 from fusion_gym.page import Table as PageTable
@@ -228,11 +228,11 @@ def _markdown(results: Results, tables: Mapping[str, Sequence[Sequence[str]]], c
                 [
                     a,
                     *(f"{results.scores(a, tests, name + suffix).mean():.3f}" for name in REPORTED),
-                    f"{results.scores(a, tests, INVENTED + suffix).mean():.2%}",
+                    *(f"{results.scores(a, tests, name + suffix).mean():.2%}" for name in ARTEFACTS),
                 ]
                 for a in results.agents
             ]
-            columns = ["agent", *REPORTED, "invented (less is better)"]
+            columns = ["agent", *REPORTED, *(f"{name} (less is better)" for name in ARTEFACTS)]
             parts += [f"## {heading}: mean metrics on {pairs} pairs", _table(columns, rows)]
     return "\n\n".join(parts) + "\n"
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fusion_gym import files, page, rendering, report
 from fusion_gym.data import load_splits
-from fusion_gym.metrics import INVENTED, REPORTED
+from fusion_gym.metrics import ARTEFACTS, REPORTED
 from fusion_gym.rules import RULES
 from fusion_gym.teachers import fuse_pair, fused_pairs
 from fusion_gym.text import plain, show_table
@@ -81,9 +81,10 @@ def show(title: str, table: dict[str, dict[str, float]]) -> None:
     shown.add_column("method", no_wrap=True)
     for name in REPORTED:
         shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("inv. ↓", justify="right", no_wrap=True)
+    for name in ARTEFACTS:
+        shown.add_column(f"{name[:3]}. ↓", justify="right", no_wrap=True)
     for method, row in table.items():
-        cells = (*(_short(row[name]) for name in REPORTED), f"{row[INVENTED]:.2%}")
+        cells = (*(_short(row[name]) for name in REPORTED), *(f"{row[name]:.2%}" for name in ARTEFACTS))
         shown.add_row(method, *cells, end_section=method == list(table)[-1])
     shares = [report.share(table["student"][name], table["teacher"][name]) for name in REPORTED]
     shown.add_row("of teacher", *("-" if math.isnan(share) else f"{share:.0%}" for share in shares))

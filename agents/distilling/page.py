@@ -7,21 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion_gym.metrics import INVENTED, REPORTED
+from fusion_gym.metrics import ARTEFACTS, REPORTED
 from fusion_gym.page import NAME, Page, Scene, Table, write_page
 from fusion_gym.report import share
 
 from ..pages import course
 
-INVENTED_NOTE = f"{INVENTED}: share of invented structure, less is better; of all others more is better."
+NOTE = f"{' and '.join(ARTEFACTS)}: shares of the image, less is better; of all others more is better."
 
 
 def method_table(title: str, means: Mapping[str, Mapping[str, float]]) -> Table:
     """Mean metrics by method, and how much of the teacher's the student has."""
-    rows = [[name, *(f"{row[m]:.4g}" for m in REPORTED), f"{row[INVENTED]:.2%}"] for name, row in means.items()]
+    rows = [
+        [name, *(f"{row[m]:.4g}" for m in REPORTED), *(f"{row[m]:.2%}" for m in ARTEFACTS)]
+        for name, row in means.items()
+    ]
     shares = [share(means["student"][name], means["teacher"][name]) for name in REPORTED]
-    rows.append(["student, of teacher", *("" if math.isnan(value) else f"{value:.0%}" for value in shares), ""])
-    return Table(title, ["method", *REPORTED, INVENTED], rows, INVENTED_NOTE)
+    rows.append(["student, of teacher", *("" if math.isnan(value) else f"{value:.0%}" for value in shares), *("" for _ in ARTEFACTS)])
+    return Table(title, ["method", *REPORTED, *ARTEFACTS], rows, NOTE)
 
 
 def student_page(

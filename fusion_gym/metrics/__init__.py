@@ -8,6 +8,7 @@ them; `METRICS` says what there is, `invented_structure` is the one that people 
 from fusion_gym.metrics.batch import Sources
 from fusion_gym.metrics.evaluation import (
     CONVENTIONS,
+    amplified_excess,
     available,
     evaluate,
     evaluate_per_source,
@@ -15,15 +16,18 @@ from fusion_gym.metrics.evaluation import (
     invented_structure,
 )
 from fusion_gym.metrics.table import METRICS, Metric
-from fusion_gym.reported import INVENTED, REPORTED
+from fusion_gym.reported import AMPLIFIED, ARTEFACTS, INVENTED, REPORTED
 
 __all__ = [
+    "AMPLIFIED",
+    "ARTEFACTS",
     "CONVENTIONS",
     "INVENTED",
     "METRICS",
     "REPORTED",
     "Metric",
     "Sources",
+    "amplified_excess",
     "available",
     "evaluate",
     "evaluate_per_source",

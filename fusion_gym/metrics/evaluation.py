@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from fusion_gym.metrics import invention
+from fusion_gym.metrics import amplification, invention
 from fusion_gym.metrics.batch import Batch, Sources, check_images, quantised
 from fusion_gym.metrics.table import METRICS, Measure
 from fusion_gym.modes import settled
@@ -170,3 +170,24 @@ def invented_excess(fused: Tensor, sources: Sources) -> Tensor:
     """
     _check(fused, sources, ())
     return _values(fused, sources, {"excess": invention.excess})["excess"]
+
+
+@settled()
+def amplified_excess(fused: Tensor, sources: Sources) -> Tensor:
+    """By how much fine detail is amplified, to be trained by: the differentiable companion of "amplified".
+
+    The mean over the pixels of the part of the detail's strength beyond 0.9 times the bound above which it counts as
+    amplified, relative to that strength; detail as in `METRICS`.
+
+    Args:
+        fused: Fused images, (N, 1, H, W) float in [0, 1]; differentiable.
+        sources: Their sources.
+
+    Returns:
+        (N,), 0 where nothing is near the bound.
+
+    Raises:
+        ValueError: If the images do not fit.
+    """
+    _check(fused, sources, ())
+    return _values(fused, sources, {"excess": amplification.excess})["excess"]
