@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from fusion_gym.models import WEIGHTS
 from fusion_gym.models.layers import Convolution, leaky
 
+TAUGHT = WEIGHTS / "light.pt"  # what new students begin with, `benchmarks/make_light.py`
+EVENING = 4  # gains and offsets, one of each for a source
 EVERY = 4  # the rows and columns that statistics are taken from; it divides every `multiple` of a student
 
 
@@ -57,11 +62,22 @@ class Light(nn.Module):
     def __init__(self, conditioning: int, inner: int = 32) -> None:
         super().__init__()
         self.first, self.second = Convolution(12, inner, 1), Convolution(inner, inner, 1)
-        self.head = Convolution(inner, 4 + conditioning, 1)
+        self.head = Convolution(inner, EVENING + conditioning, 1)
 
     def answer(self, seen: Tensor) -> Tensor:
         """What to do about `scene_statistics`: log gains by a third, offsets and conditioning, (N, 4 + C, 1, 1)."""
         return self.head(leaky(self.second(leaky(self.first(seen)))))
+
+    @property
+    def knowledge(self) -> dict[str, Tensor]:
+        """The weights that gains and offsets come from; the same in students of all widths."""
+        return {name: value[:EVENING] if "head" in name else value for name, value in self.state_dict().items()}
+
+    @torch.no_grad()
+    def take_over(self, knowledge: Mapping[str, Tensor]) -> None:
+        """Begins with what was taught, `knowledge`; it does not condition the network yet."""
+        for name, value in self.state_dict().items():
+            value[: len(knowledge[name])] = knowledge[name]
 
     def forward(self, sources: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """What evens the light of the sources, (N, 2, H, W), and what conditions the network.

@@ -24,7 +24,7 @@ from fusion_gym.models.layers import (
     leaky,
     pad_to_multiple,
 )
-from fusion_gym.models.light import Light
+from fusion_gym.models.light import TAUGHT, Light
 from fusion_gym.models.own import OwnStudent
 from fusion_gym.modes import settled
 from fusion_gym.stamps import Stamp, stamp
@@ -381,6 +381,19 @@ def _weights_to_begin_with(start: str, width: int, name: str | None) -> Path:
     return path
 
 
+def _new(shape: Mapping[str, Any], generator: torch.Generator) -> Student:
+    """A new student, that knows only what would even the light."""
+    student = Student(**shape, generator=generator)
+    for light in student.light:
+        light.take_over(_knowledge(TAUGHT, stamp([TAUGHT])))
+    return student
+
+
+@lru_cache(maxsize=1)
+def _knowledge(path: Path, _: Stamp) -> Mapping[str, Tensor]:
+    return read_tensors(path)
+
+
 @settled()
 def begin(start: str, width: int, name: str | None, generator: torch.Generator) -> Student | OwnStudent:
     """The student that a training begins with.
@@ -398,7 +411,7 @@ def begin(start: str, width: int, name: str | None, generator: torch.Generator) 
         return own.begin(None if start == NEW else start, name, generator)
     shape = STUDENTS[name] if name else {"width": width}
     if start == NEW:
-        return Student(**shape, generator=generator)
+        return _new(shape, generator)
     path = _weights_to_begin_with(start, width, name)
     trained = _read_once(path, stamp([path]))
     return grown(trained, shape, generator) if name else copy.deepcopy(trained).train().requires_grad_(True)
