@@ -46,6 +46,7 @@ def hold(seen: Seen) -> dict[str, float]:
     return {**follow(seen), **weakest(seen), "clean": min(1.0, 0.4 * (1 + fallen / HELD))}
 
 
+REMEMBERING = ("hold",)  # rules that ask for "best_clean"
 RULES: dict[str, Callable[[Seen], dict[str, float]]] = {
     "follow": follow,
     "weakest": weakest,
@@ -64,7 +65,7 @@ class Rule:
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
         self._rule, self.names = RULES[name], tuple(names)
-        self._clean = index(f"score_{CLEAN}")
+        self._clean, self._remembers = index(f"score_{CLEAN}"), name in REMEMBERING
 
     def predict(
         self,
@@ -73,14 +74,14 @@ class Rule:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """The rule's action; see `agents.Agent`. Its memory is the best clean score of the episode, (N,)."""
+        """The rule's action; see `agents.Agent`. Its memory, where it has one, is the best clean score so far, (N,)."""
         rows = np.atleast_2d(observation)
         clean = rows[:, self._clean]
         best = clean if state is None else np.maximum(clean, state[0])
         if episode_start is not None:
             best = np.where(episode_start, clean, best)
         actions = np.stack([self._action(row, float(known)) for row, known in zip(rows, best, strict=True)])
-        return actions.reshape(*observation.shape[:-1], len(self.names)), (best,)
+        return actions.reshape(*observation.shape[:-1], len(self.names)), (best,) if self._remembers else None
 
     def _action(self, row: np.ndarray, best_clean: float) -> np.ndarray:
         wanted = self._rule(lambda name: best_clean if name == "best_clean" else float(row[index(name)]))

@@ -36,6 +36,7 @@ from harness import save, show
 from tqdm import tqdm
 
 from agents import load_agent
+from agents.playing import play
 from fusion_gym.actions import encode
 from fusion_gym.cli import UserError, guard
 from fusion_gym.conditions import HARDENINGS
@@ -78,13 +79,7 @@ def spec(values: Mapping[str, float]) -> str:
 
 def episode(env: gym.Env, agent: str, seed: int) -> float:
     """Gain of the score over an episode, in hundredths."""
-    observation, _ = env.reset(seed=seed)
-    made, state, start, over = load_agent(agent, env), None, np.ones(1, dtype=bool), False
-    while not over:
-        action, state = made.predict(observation, state=state, episode_start=start, deterministic=True)
-        observation, _, over, _, info = env.step(action)
-        start = np.zeros(1, dtype=bool)
-    return 100 * float(info["gain"])
+    return 100 * float(play(env, load_agent(agent, env), seed).infos[-1]["gain"])
 
 
 def greedy(env: gym.Env, seed: int) -> float:

@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Makes what new students know of the light: ``python benchmarks/make_light.py --data DATA/roadscene,DATA/msrs,synthetic``.
+"""Makes what new students know of the light.
+
+    python benchmarks/make_light.py --data DATA/roadscene,DATA/msrs,synthetic
 
 The part of a student that evens the light is a small network on the statistics of whole images. It is the same in all
 students of the family, and what would undo a damage to the light can be taught before anything is fused

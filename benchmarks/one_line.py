@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import trange
 
 from agents import load_agent
+from agents.playing import play
 from fusion_gym.cli import guard
 from fusion_gym.files import write_json
 from fusion_gym.observations import OBSERVATIONS
@@ -100,18 +101,9 @@ def fitted(observations: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
 def decisions(spec: str, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Observations, (K, D), and what an agent did in them, (K, A), on the default draws; the actions' names."""
     env = gym.make("fusion_gym:FusionDistill-v0")
-    seen, done = [], []
-    for number in trange(episodes, unit="episode"):
-        agent, state, over = load_agent(spec, env), None, False
-        observation, _ = env.reset(seed=seed + number)
-        start = np.ones(1, dtype=bool)
-        while not over:
-            action, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
-            seen.append(observation)
-            done.append(action)
-            observation, _, over, _, _ = env.step(action)
-            start = np.zeros(1, dtype=bool)
-    return np.stack(seen), np.stack(done), env.get_wrapper_attr("action_names")
+    played = [play(env, load_agent(spec, env), seed + number) for number in trange(episodes, unit="episode")]
+    seen, done = (np.concatenate(parts) for parts in zip(*(each[:2] for each in played), strict=True))
+    return seen, done, env.get_wrapper_attr("action_names")
 
 
 def text(line: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@
 ``PEERS.json`` holds ``{"means": {dataset: {method: {metric: value}}}}`` in the public evaluator's convention, and
 ``DATA/<dataset>/test/{ir,vi}`` the pairs that they were measured on. A method of ours is ``name=teacher``, with what
 ``--teacher`` takes elsewhere, or ``name=student:SPEC``. Ranks are over the nine metrics; invented structure and
-amplified detail stand beside them, for methods whose fused images are at hand. ``--out docs/tables`` keeps the tables as CSV files, which
-``docs/tables.py`` puts into the page.
+amplified detail stand beside them, for methods whose fused images are at hand. ``--out docs/tables`` keeps the tables
+as CSV files, which ``docs/tables.py`` puts into the page.
 """
 
 from __future__ import annotations
@@ -83,14 +83,20 @@ def main(argv: list[str] | None = None) -> int:
                         head: f"{np.mean([places[name][metric] for metric in group]):.1f}"
                         for head, group in GROUPS.items()
                     },
-                    **{artefact: f"{rows[name][artefact]:.4f}" if artefact in rows[name] else "" for artefact in ARTEFACTS},
+                    **{
+                        artefact: f"{rows[name][artefact]:.4f}" if artefact in rows[name] else ""
+                        for artefact in ARTEFACTS
+                    },
                     "ours": "yes" if name in ours else "no",
                 }
             )
         for head in ("method", *REPORTED, *GROUPS, *(f"{artefact} ↓" for artefact in ARTEFACTS)):
             table.add_column(head, justify="left" if head == "method" else "right")
         for row in kept:
-            cells = {**row, **{artefact: f"{float(row[artefact]):.2%}" if row[artefact] else "–" for artefact in ARTEFACTS}}
+            cells = {
+                **row,
+                **{artefact: f"{float(row[artefact]):.2%}" if row[artefact] else "–" for artefact in ARTEFACTS},
+            }
             ours_too = cells.pop("ours") == "yes"
             table.add_row(*cells.values(), style="bold" if ours_too else None)
         if args.out is not None:

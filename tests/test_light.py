@@ -1,11 +1,17 @@
 """How a student learns to even the light."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from fusion_gym.hardening import Draw, contrast_loss, illumination
-from fusion_gym.models.light import grids, scene_statistics
-from fusion_gym.models.student import Student, read_student, save_student
+from fusion_gym.archives import read_tensors
+from fusion_gym.data import load_splits
+from fusion_gym.hardening import Draw, contrast_loss, darken, illumination
+from fusion_gym.models.light import TAUGHT, grids, scene_statistics
+from fusion_gym.models.student import STUDENTS, Student, begin, read_student, save_student
+from fusion_gym.tensors import unit
 from fusion_gym.train_light import COPIES, examples, main, train_light, undoing
 
 # Under-exposed, over-exposed, of low contrast, noisy; a row is a hardening.
@@ -104,3 +110,29 @@ def test_mistakes(options, message, tmp_path, monkeypatch, capsys):
     assert main(["--student", "small", "--out", "b.pt", *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "b.pt").exists()
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_new_student_knows_what_would_even_the_light_and_is_told_nothing_else(name):
+    light = begin("new", 16, name, torch.Generator().manual_seed(0)).light[0].requires_grad_(False)
+    pairs = load_splits("synthetic-small").test
+    ir, vi = unit(np.stack([(pair.ir, pair.vi) for pair in pairs])).split(1, dim=1)
+    half = torch.full((len(vi),), 0.7)
+
+    def answer(*images):
+        return light.answer(scene_statistics(*grids(torch.cat(images, dim=1))))[..., 0, 0]
+
+    clean, dark, faded = answer(ir, vi), answer(ir, darken(vi, half)), answer(contrast_loss(ir, half), vi)
+    assert float((dark - clean)[:, 1].min()) > 0 and float((faded - clean)[:, 0].min()) > 0
+    assert 0.5 < float((3 * (dark - clean)[:, 1]).mean() / -np.log(1 - 0.85 * 0.7)) < 1.2
+    assert float(clean[:, :2].abs().mean()) < 0.1
+    assert not clean[:, 4:].any() and not dark[:, 4:].any()
+
+
+def test_what_new_students_know_is_made_by_one_command(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    make_light = pytest.importorskip("make_light", reason="benchmarks/ is absent")
+    out = tmp_path / "light.pt"
+    make_light.run(make_light.parse(["--data", "synthetic", "--out", str(out), "--updates", "2"]))
+    made, shipped = read_tensors(out), read_tensors(TAUGHT)
+    assert {name: value.shape for name, value in made.items()} == {name: v.shape for name, v in shipped.items()}

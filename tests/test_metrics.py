@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from fusion_gym.metrics import (
     METRICS,
     Sources,
+    amplified_excess,
     available,
     evaluate,
     evaluate_per_source,
-    amplified_excess,
     invented_excess,
     invented_structure,
     windows,

@@ -17,7 +17,7 @@ plain = pytest.importorskip("plain_objective", reason="benchmarks/ is absent")
 
 
 def scenes(count, height, width, dtype=torch.float64, seed=0):
-    """A fused image and its sources, with areas and grain; the fused one has coarse structure and grain of its own too."""
+    """A fused image and its sources, with areas and grain; the fused one has structure and grain of its own too."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(3, count, height, width, generator=generator, dtype=torch.float64)
     areas = F.avg_pool2d(noise, 5, 1, 2)

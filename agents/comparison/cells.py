@@ -38,6 +38,7 @@ from fusion_gym.tensors import Fuse, unit
 from .. import Agent, load_agent
 from ..environments import make_checked
 from ..forks import proposer
+from ..playing import play
 from ..scripted import Points, Schedule
 
 ENVIRONMENT = "FusionDistill-v0"
@@ -189,14 +190,8 @@ def run(cell: Cell) -> tuple[dict[str, Any], Student | OwnStudent]:
         (figures by data); and the student.
     """
     env = environment(json.dumps(dict(cell.arguments), sort_keys=True))
-    agent = make_agent(cell.agent, env, cell.trust)
-    observation, info = env.reset(seed=cell.seed)
-    infos, state, start, over = [info], None, np.ones(1, dtype=bool), False
-    while not over:
-        action, state = agent.predict(observation, state=state, episode_start=start, deterministic=True)
-        observation, _, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        start, over = np.zeros(1, dtype=bool), terminated or truncated
+    infos = play(env, make_agent(cell.agent, env, cell.trust), cell.seed).infos
+    info = infos[-1]
     plain: Any = env.unwrapped
     student = plain.distiller.student
     result: dict[str, Any] = {"score": info["score"], "diverged": bool(info["diverged"])}

@@ -23,7 +23,13 @@ def method_table(title: str, means: Mapping[str, Mapping[str, float]]) -> Table:
         for name, row in means.items()
     ]
     shares = [share(means["student"][name], means["teacher"][name]) for name in REPORTED]
-    rows.append(["student, of teacher", *("" if math.isnan(value) else f"{value:.0%}" for value in shares), *("" for _ in ARTEFACTS)])
+    rows.append(
+        [
+            "student, of teacher",
+            *("" if math.isnan(value) else f"{value:.0%}" for value in shares),
+            *("" for _ in ARTEFACTS),
+        ]
+    )
     return Table(title, ["method", *REPORTED, *ARTEFACTS], rows, NOTE)
 
 

@@ -1,8 +1,9 @@
 """Imitation: a policy begins with what a scripted agent does, and is improved from there by reinforcement learning.
 
 The scripted agent acts for some episodes, pushed off its course by noise that is held for an episode, so that the
-policy learns what to do beside the course too (Laskey et al. 2017, "DART", arXiv:1703.09327). Then the policy's
-best action is fitted to the scripted agent's in every state that was met.
+policy learns what to do beside the course too (Laskey et al. 2017, "DART", arXiv:1703.09327). Few episodes meet few
+deployments and teachers, and a policy that has seen them only together takes one for the other. But a scripted agent can
+be asked about anything, so it is asked about crosses of states too. Then the policy's best action is fitted to its.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from .. import Agent
+from ..forks import Search
 
 NOISE = 0.3  # standard deviation, in units of the action, which is 2 wide
-EPOCHS, BATCH, RATE = 500, 64, 1e-3
+EPOCHS, BATCH, RATE, DECAY = 2000, 64, 3e-3, 0.1  # passes over what was met, and of Adam with decay of the weights
+CROSSES = 31  # of each state that was met
 REACHED = 0.97  # the largest action that is asked for: squashed policies never reach 1
 
 
@@ -33,26 +36,47 @@ def imitate(model: BaseAlgorithm, envs: VecEnv, agent: Agent, episodes: int, see
     Returns:
         Root of the mean squared distance between the policy's and the scripted agent's actions, in the end.
     """
-    observations, actions = examples(envs, agent, episodes, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    observations, actions, memory = examples(envs, agent, episodes, rng)
+    met = len(observations)
+    if memory is None and not isinstance(agent, Search):  # what it does follows from the observation alone
+        crosses = crossed(observations, CROSSES, rng)
+        asked, _ = agent.predict(crosses, episode_start=np.ones(len(crosses), dtype=bool), deterministic=True)
+        observations, actions = np.concatenate((observations, crosses)), np.concatenate((actions, asked))
     policy: BasePolicy = model.policy
     seen = torch.as_tensor(observations, device=policy.device)
     wanted = torch.as_tensor(actions, device=policy.device).clamp(-REACHED, REACHED)
-    optimizer = torch.optim.Adam(policy.parameters(), RATE)
+    optimizer = torch.optim.AdamW(policy.parameters(), RATE, weight_decay=DECAY)
     generator = torch.Generator().manual_seed(seed)
     policy.set_training_mode(True)
-    for _ in range(EPOCHS * -(-len(seen) // BATCH)):
+    updates = EPOCHS * -(-met // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    for _ in range(updates):
         index = torch.randint(len(seen), (BATCH,), generator=generator)
         loss = (policy._predict(seen[index], deterministic=True) - wanted[index]).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        schedule.step()
     policy.set_training_mode(False)
     with torch.no_grad():
-        return float((policy._predict(seen, deterministic=True) - wanted).square().mean().sqrt())
+        return float((policy._predict(seen[:met], deterministic=True) - wanted[:met]).square().mean().sqrt())
 
 
-def examples(envs: VecEnv, agent: Agent, episodes: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """States that a perturbed scripted agent meets, (K, D), and what it would do in them, (K, A)."""
+def crossed(observations: np.ndarray, copies: int, rng: np.random.Generator) -> np.ndarray:
+    """States that nobody met: some neighbouring features of each are another's, (K, D) to (copies K, D)."""
+    count, features = observations.shape
+    one = np.tile(observations, (copies, 1))
+    other = observations[rng.integers(count, size=len(one))]
+    first, end = np.sort(rng.integers(features + 1, size=(2, len(one), 1)), axis=0)
+    at = np.arange(features)
+    return np.where((first <= at) & (at < end), other, one)
+
+
+def examples(
+    envs: VecEnv, agent: Agent, episodes: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, object]:
+    """States that a perturbed scripted agent meets, (K, D), what it would do in them, (K, A), and its last memory."""
     shape = (envs.num_envs, *(envs.action_space.shape or ()))
     observation, state, start = np.asarray(envs.reset()), None, np.ones(envs.num_envs, dtype=bool)
     noise = NOISE * rng.standard_normal(shape)
@@ -65,4 +89,4 @@ def examples(envs: VecEnv, agent: Agent, episodes: int, rng: np.random.Generator
         observation = np.asarray(following)
         noise[start] = NOISE * rng.standard_normal(shape[1:])
         over += int(start.sum())
-    return np.concatenate(observations), np.concatenate(actions)
+    return np.concatenate(observations), np.concatenate(actions), state

@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 from tqdm import tqdm
 
 from fusion_gym.wrappers import RecordEpisode
 
 from .. import load_agent
+from ..playing import play
 from .agent_run import AgentRun
 from .evaluation import Outcome, evaluate, extremes, print_outcomes
 from .learning import BEST
@@ -47,13 +47,4 @@ def record(run: AgentRun, out: Path, env: gym.Env) -> list[dict[str, float]]:
     Returns:
         The episode's infos, the first before any decision.
     """
-    agent, recorded = load_agent(str(out / BEST), env), RecordEpisode(env, out)
-    observation, info = recorded.reset(seed=run.seed + REPORT_SEED)
-    log, memory, over = [info], None, False
-    while not over:
-        start = np.array([len(log) == 1])
-        action, memory = agent.predict(observation, state=memory, episode_start=start, deterministic=True)
-        observation, _, terminated, truncated, info = recorded.step(action)
-        log.append(info)
-        over = terminated or truncated
-    return log
+    return play(RecordEpisode(env, out), load_agent(str(out / BEST), env), run.seed + REPORT_SEED).infos

@@ -385,6 +385,7 @@ def _new(shape: Mapping[str, Any], generator: torch.Generator) -> Student:
     """A new student, that knows only what would even the light."""
     student = Student(**shape, generator=generator)
     for light in student.light:
+        assert isinstance(light, Light)
         light.take_over(_knowledge(TAUGHT, stamp([TAUGHT])))
     return student
 
