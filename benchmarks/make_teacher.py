@@ -3,11 +3,12 @@
 
     python benchmarks/make_teacher.py --data DATA/roadscene,DATA/msrs,synthetic --out runs/teacher
 
-The first three are by the metrics, the others also by what is invented, on larger crops, the fifth and the
-seventh partly in bad light, the last two by what is amplified too. The sixth starts from the mean of the fourth's and the
-fifth's weights, and the teacher is that of the sixth's and the seventh's. Run again, the command goes on from where it was stopped. ``--share 0.01`` makes
-every training that much shorter, for a try. Two things were otherwise when the shipped weights were made: the fourth
-training was stopped after 4,600 updates, and ``cap``s of the first two's objective differed slightly from today's.
+The first three are by the metrics, the others by what is invented too, on larger crops, the fifth and seventh partly
+in bad light, the last two by what is amplified too. The sixth starts from the mean of the fourth's and the fifth's
+weights, and the teacher is the mean of the sixth's and the seventh's. Run again, the command goes on from where it was
+stopped. ``--share 0.01`` makes every training that much shorter, for a try. Two things were otherwise when the shipped
+weights were made: the fourth training was stopped after 4,600 updates, and ``cap``s of the first two's objective
+differed slightly from today's.
 """
 
 from __future__ import annotations

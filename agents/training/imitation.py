@@ -2,8 +2,9 @@
 
 The scripted agent acts for some episodes, pushed off its course by noise that is held for an episode, so that the
 policy learns what to do beside the course too (Laskey et al. 2017, "DART", arXiv:1703.09327). Few episodes meet few
-deployments and teachers, and a policy that has seen them only together takes one for the other. But a scripted agent can
-be asked about anything, so it is asked about crosses of states too. Then the policy's best action is fitted to its.
+deployments and teachers, and a policy that has met them only together takes one for the other. But a scripted agent can
+be asked about anything: it is asked about crosses of the states that were met as well. Then the policy's best action is
+fitted to its answers.
 """
 
 from __future__ import annotations
