@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.search import BasicVariantGenerator
 
 from fusion_gym.actions import encode
+from fusion_gym.archives import read_tensors, write_tensors
 
 from ..environments import make_checked
 from ..ray_cluster import connect
@@ -50,11 +50,11 @@ class Member(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Saves the episode as it is."""
-        torch.save({"env": self.env.save_state(), "course": self.course}, Path(checkpoint_dir) / STATE)
+        write_tensors(Path(checkpoint_dir) / STATE, {"env": self.env.save_state(), "course": self.course})
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Goes on from an episode, its own or a better member's."""
-        saved = torch.load(Path(checkpoint) / STATE, weights_only=True)
+        saved = read_tensors(Path(checkpoint) / STATE)
         self.env.load_state(saved["env"])
         self.course = saved["course"]
 
