@@ -53,9 +53,7 @@ def _mean(image: Tensor) -> Tensor:
 class Light(nn.Module):
     """Evens the light of the sources: a gain and an offset for each, for the whole image, as a camera sets them.
 
-    So a thermal image of little contrast, or an under-exposed one, is fused like any other. That is taught
-    (`fusion_gym.train_light`), and no loss of fused images changes it, for such losses unlearn it in a few thousand
-    updates; they train what the network is told alone.
+    So a thermal image of little contrast, or an under-exposed one, is fused like any other.
 
     Args:
         conditioning: Number of channels that condition the network on the image's `scene_statistics`.
@@ -68,10 +66,7 @@ class Light(nn.Module):
 
     def answer(self, seen: Tensor) -> Tensor:
         """What to do about `scene_statistics`: log gains by a third, offsets and conditioning, (N, 4 + C, 1, 1)."""
-        return self.head(self._known(seen))
-
-    def _known(self, seen: Tensor) -> Tensor:
-        return leaky(self.second(leaky(self.first(seen))))
+        return self.head(leaky(self.second(leaky(self.first(seen)))))
 
     @property
     def knowledge(self) -> dict[str, Tensor]:
@@ -94,7 +89,6 @@ class Light(nn.Module):
         """
         if seen is None:
             seen = scene_statistics(*grids(sources))
-        found = self.head(self._known(seen).detach())
-        evening = found[:, :4].detach()
-        gain = torch.exp((3.0 * evening[:, :2]).clamp(-2.0, 3.0))
-        return gain, seen[:, :2] * (1.0 - gain) + evening[:, 2:], found[:, 4:]
+        found = self.answer(seen)
+        gain = torch.exp((3.0 * found[:, :2]).clamp(-2.0, 3.0))
+        return gain, seen[:, :2] * (1.0 - gain) + found[:, 2:4], found[:, 4:]
