@@ -50,7 +50,7 @@ def test_ranks_are_kept_as_csv_and_shown_with_ours_in_bold(tmp_path, tables, mon
     assert rank_peers.main(command.split()) == 0
     monkeypatch.setattr(tables, "DOCS", tmp_path)
     head, _, *rows = [line.strip("| ").split(" | ") for line in tables.markdown(tmp_path / "made.csv").splitlines()[:5]]
-    assert head[0] == "method" and head[-1] == "invented ↓" and head[1:10] == list(REPORTED)
+    assert head[0] == "method" and head[-2:] == ["invented ↓", "amplified ↓"] and head[1:10] == list(REPORTED)
     assert [(row[0], row[10]) for row in rows] == [("good", "1.0"), ("**mean**", "2.0"), ("poor", "3.0")]
     assert rows[1][-1].endswith("%") and rows[0][-1] == rows[2][-1] == "–"
 
