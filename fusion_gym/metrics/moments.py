@@ -53,7 +53,8 @@ def correlation_of_differences(fused: Batch, sources: Batch) -> Tensor:
 
 def squared_error(fused: Batch, sources: Batch) -> Tensor:
     """MSE for each source, (N, 2): of the parts without the means, and of the means."""
-    return fused.of(_difference_variances, sources) + (fused.of(means) - sources.of(means)).square()
+    error = fused.of(_difference_variances, sources) + (fused.of(means) - sources.of(means)).square()
+    return error.clamp_max(255.0**2)  # which the two parts can exceed by rounding, where black meets white
 
 
 def _decibels(peak: float | Tensor, error: Tensor) -> Tensor:
